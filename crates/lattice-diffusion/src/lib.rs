@@ -1,0 +1,6 @@
+//! Everything between the networks: noise, schedules, samplers, guidance, conditioning, prompt weighting, latent
+//! formats. Knows no file and no checkpoint key.
+
+mod denoise;
+
+pub use denoise::{Denoised, Denoiser};

@@ -1,0 +1,17 @@
+//! The operations, by topic.
+
+use anyhow::Result;
+
+use crate::{Case, Outcome};
+
+/// Runs one case.
+pub type Run = fn(&Case<'_>) -> Result<Outcome>;
+
+/// An operation: topic of the set, name of the case's `op` or `kind`, function.
+pub type Operation = (&'static str, &'static str, Run);
+
+/// Every operation there is.
+pub fn table() -> impl Iterator<Item = &'static Operation> {
+    let topics: [&'static [Operation]; 0] = [];
+    topics.into_iter().flatten()
+}

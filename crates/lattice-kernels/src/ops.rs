@@ -1,0 +1,67 @@
+//! Operations without parameters: attention, activations, resampling.
+
+use candle_core::{D, Result, Tensor};
+
+/// Scaled dot-product attention (Vaswani et al. 2017, eq. 1), softmax(q k^T * scale + bias) v.
+///
+/// `q` [B, Lq, H*W], `k`, `v` [B, Lk, H*W] with `heads` = H side by side on the last axis; result [B, Lq, H*W].
+/// `bias` is added to the scores and broadcasts to [B, H, Lq, Lk]; `causal` masks keys after the query.
+pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    scale: f32,
+    bias: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
+    let (b, lq, width) = q.dims3()?;
+    let lk = k.dim(1)?;
+    let split = |t: &Tensor, l: usize| t.reshape((b, l, heads, ()))?.transpose(1, 2)?.contiguous();
+    let (q, k, v) = (split(q, lq)?, split(k, lk)?, split(v, lk)?);
+    let mut scores = (q.matmul(&k.t()?.contiguous()?)? * f64::from(scale))?;
+    if let Some(bias) = bias {
+        scores = scores.broadcast_add(bias)?;
+    }
+    if causal {
+        let mask: Vec<f32> =
+            (0..lq * lk).map(|i| if i % lk > i / lk { f32::NEG_INFINITY } else { 0.0 }).collect();
+        scores = scores.broadcast_add(&Tensor::from_vec(mask, (lq, lk), q.device())?)?;
+    }
+    let max = scores.max_keepdim(D::Minus1)?;
+    let e = scores.broadcast_sub(&max)?.exp()?;
+    let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?;
+    p.matmul(&v)?.transpose(1, 2)?.reshape((b, lq, width))
+}
+
+/// x * sigmoid(x).
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    x.silu()
+}
+
+/// x * sigmoid(1.702 x), CLIP's approximation of GELU.
+pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
+    x * ((x * -1.702)?.exp()? + 1.0)?.recip()?
+}
+
+/// Exact GELU, x * Phi(x) (Hendrycks & Gimpel 2016).
+pub fn gelu(x: &Tensor) -> Result<Tensor> {
+    x.gelu_erf()
+}
+
+/// GELU with the tanh approximation of the same paper.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    x.gelu()
+}
+
+/// GEGLU (Shazeer 2020): the last axis holds value and gate side by side; value * gelu(gate).
+pub fn geglu(x: &Tensor) -> Result<Tensor> {
+    let halves = x.chunk(2, D::Minus1)?;
+    &halves[0] * halves[1].contiguous()?.gelu_erf()?
+}
+
+/// Nearest-neighbour enlargement of [B, C, H, W] to the given height and width: output i reads input
+/// floor(i * in / out).
+pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
+    x.upsample_nearest2d(height, width)
+}

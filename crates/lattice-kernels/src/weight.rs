@@ -1,0 +1,221 @@
+//! A parameter tensor as it is stored: possibly half precision or 8 bit, possibly still in the mapped file.
+
+use std::sync::{Arc, OnceLock};
+
+use bytes::Bytes;
+use candle_core::{Device, Result, Shape, Tensor, bail};
+use half::{bf16, f16};
+
+/// Element type of stored bytes (the names of the safetensors format).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StoredDType {
+    /// IEEE double.
+    F64,
+    /// IEEE single.
+    F32,
+    /// IEEE half.
+    F16,
+    /// Upper half of a single.
+    BF16,
+    /// 8-bit float, 4 exponent and 3 mantissa bits, no infinities (`e4m3fn`).
+    F8E4M3,
+    /// 8-bit float, 5 exponent and 2 mantissa bits.
+    F8E5M2,
+    /// Signed 64-bit integer.
+    I64,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 16-bit integer.
+    I16,
+    /// Signed 8-bit integer.
+    I8,
+    /// Unsigned byte.
+    U8,
+    /// One byte, 0 or 1.
+    Bool,
+}
+
+impl StoredDType {
+    /// Bytes per element.
+    pub fn size(self) -> usize {
+        match self {
+            Self::F64 | Self::I64 => 8,
+            Self::F32 | Self::I32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => 1,
+        }
+    }
+}
+
+/// A handle on one stored parameter: dtype, shape and little-endian bytes. Cloning copies nothing.
+///
+/// The bytes usually lie in a memory-mapped file ([`Bytes::from_owner`]) and are read by the kernels as they are;
+/// patched weights own theirs. An optional scale multiplies every element (scaled fp8 files).
+#[derive(Clone)]
+pub struct Weight(Arc<Inner>);
+
+struct Inner {
+    dtype: StoredDType,
+    shape: Shape,
+    bytes: Bytes,
+    scale: Option<f32>,
+    /// Widened copy, only made for small vectors (biases, norm gains) that are read at every call.
+    widened: OnceLock<Arc<[f32]>>,
+}
+
+impl std::fmt::Debug for Weight {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Weight({:?} {:?})", self.0.dtype, self.0.shape)
+    }
+}
+
+impl Weight {
+    /// Wraps stored bytes (little endian, row major).
+    ///
+    /// # Errors
+    /// If `bytes` is not exactly as long as shape and dtype ask for.
+    pub fn new(
+        dtype: StoredDType,
+        shape: impl Into<Shape>,
+        bytes: Bytes,
+        scale: Option<f32>,
+    ) -> Result<Self> {
+        let shape = shape.into();
+        let Some(wanted) = shape.dims().iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d)) else {
+            bail!("tensor of shape {shape:?} overflows the address space")
+        };
+        if wanted != bytes.len() {
+            bail!("tensor of shape {shape:?} and dtype {dtype:?} needs {wanted} bytes, got {}", bytes.len())
+        }
+        Ok(Self(Arc::new(Inner { dtype, shape, bytes, scale, widened: OnceLock::new() })))
+    }
+
+    /// An f32 weight that owns its values.
+    pub fn from_f32(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Self> {
+        let bytes = Bytes::from_owner(OwnedF32(values));
+        Self::new(StoredDType::F32, shape, bytes, None)
+    }
+
+    /// Shape.
+    pub fn shape(&self) -> &Shape {
+        &self.0.shape
+    }
+
+    /// Sizes of the axes.
+    pub fn dims(&self) -> &[usize] {
+        self.0.shape.dims()
+    }
+
+    /// Element type of the stored bytes.
+    pub fn dtype(&self) -> StoredDType {
+        self.0.dtype
+    }
+
+    /// Number of elements.
+    pub fn elem_count(&self) -> usize {
+        self.0.shape.elem_count()
+    }
+
+    /// The stored bytes. Not necessarily aligned for their type: a safetensors file promises nothing.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// Factor that every stored element is multiplied by, if the file has one.
+    pub fn scale(&self) -> Option<f32> {
+        self.0.scale
+    }
+
+    /// Identity of the stored tensor, for caches: equal for clones of one handle.
+    pub fn id(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
+    /// The same bytes seen with another shape of as many elements.
+    pub fn reshape(&self, shape: impl Into<Shape>) -> Result<Self> {
+        Self::new(self.0.dtype, shape, self.0.bytes.clone(), self.0.scale)
+    }
+
+    /// Rows `start..start+len` of the first axis, without copying.
+    pub fn narrow_rows(&self, start: usize, len: usize) -> Result<Self> {
+        let dims = self.dims();
+        let Some((&rows, rest)) = dims.split_first() else { bail!("narrow_rows on a scalar") };
+        if start.checked_add(len).is_none_or(|end| end > rows) {
+            bail!("rows {start}..{start}+{len} of a tensor with {rows} rows")
+        }
+        let row = rest.iter().product::<usize>() * self.0.dtype.size();
+        let mut shape = dims.to_vec();
+        shape[0] = len;
+        Self::new(self.0.dtype, shape, self.0.bytes.slice(start * row..(start + len) * row), self.0.scale)
+    }
+
+    /// Writes elements `start..start+out.len()` as f32 (scale applied).
+    pub fn read_f32(&self, start: usize, out: &mut [f32]) {
+        let size = self.0.dtype.size();
+        let src = &self.0.bytes[start * size..(start + out.len()) * size];
+        widen(self.0.dtype, src, out);
+        if let Some(scale) = self.0.scale {
+            for v in out {
+                *v *= scale;
+            }
+        }
+    }
+
+    /// All elements as f32 (scale applied), a fresh copy.
+    pub fn to_f32(&self) -> Vec<f32> {
+        let mut out = vec![0.0; self.elem_count()];
+        self.read_f32(0, &mut out);
+        out
+    }
+
+    /// All elements as f32, widened once and kept. Meant for vectors (biases, norm gains), not matrices.
+    pub fn f32_cached(&self) -> Arc<[f32]> {
+        self.0.widened.get_or_init(|| self.to_f32().into()).clone()
+    }
+
+    /// All elements as an f32 tensor.
+    pub fn to_tensor(&self, device: &Device) -> Result<Tensor> {
+        Tensor::from_vec(self.to_f32(), self.0.shape.clone(), device)
+    }
+}
+
+struct OwnedF32(Vec<f32>);
+
+impl AsRef<[u8]> for OwnedF32 {
+    fn as_ref(&self) -> &[u8] {
+        bytemuck::cast_slice(&self.0)
+    }
+}
+
+/// Converts stored little-endian elements to f32.
+fn widen(dtype: StoredDType, src: &[u8], out: &mut [f32]) {
+    fn each<const N: usize>(src: &[u8], out: &mut [f32], f: impl Fn([u8; N]) -> f32) {
+        for (o, c) in out.iter_mut().zip(src.as_chunks::<N>().0) {
+            *o = f(*c);
+        }
+    }
+    match dtype {
+        StoredDType::F64 => each(src, out, |b| f64::from_le_bytes(b) as f32),
+        StoredDType::F32 => each(src, out, f32::from_le_bytes),
+        StoredDType::F16 => each(src, out, |b| f16::from_le_bytes(b).to_f32()),
+        StoredDType::BF16 => each(src, out, |b| bf16::from_le_bytes(b).to_f32()),
+        StoredDType::F8E4M3 => each(src, out, |[b]: [u8; 1]| f8e4m3_to_f32(b)),
+        StoredDType::F8E5M2 => each(src, out, |[b]: [u8; 1]| f16::from_bits(u16::from(b) << 8).to_f32()),
+        StoredDType::I64 => each(src, out, |b| i64::from_le_bytes(b) as f32),
+        StoredDType::I32 => each(src, out, |b| i32::from_le_bytes(b) as f32),
+        StoredDType::I16 => each(src, out, |b| f32::from(i16::from_le_bytes(b))),
+        StoredDType::I8 => each(src, out, |b| f32::from(i8::from_le_bytes(b))),
+        StoredDType::U8 | StoredDType::Bool => each(src, out, |[b]: [u8; 1]| f32::from(b)),
+    }
+}
+
+/// e4m3fn: sign, 4 exponent bits (bias 7), 3 mantissa bits; 0x7f and 0xff are NaN, there is no infinity.
+fn f8e4m3_to_f32(b: u8) -> f32 {
+    let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
+    let (exponent, mantissa) = ((b >> 3) & 15, b & 7);
+    match (exponent, mantissa) {
+        (15, 7) => f32::NAN,
+        (0, m) => sign * f32::from(m) * 0.001_953_125, // 2^-9: subnormal step
+        (e, m) => sign * (1.0 + f32::from(m) / 8.0) * 2f32.powi(i32::from(e) - 7),
+    }
+}

@@ -1,0 +1,1 @@
+//! Images, masks and metadata in and out of files.

@@ -1,0 +1,54 @@
+//! What every diffusion network, whatever its family, takes and gives.
+
+use candle_core::{Result, Tensor};
+
+/// Inputs of one forward call. Which of the optional ones a family reads is its own business.
+#[derive(Clone, Debug)]
+pub struct NetworkInput {
+    /// Scaled noisy latent, [B, C, H, W] or [B, C, T, H, W]; extra input channels (inpainting, control) are already
+    /// joined on.
+    pub x: Tensor,
+    /// What the family calls the timestep (`models.md` section 3): [B].
+    pub timesteps: Tensor,
+    /// Encoded text, [B, tokens, width].
+    pub context: Option<Tensor>,
+    /// Which of the context's tokens count, [B, tokens], 1 or 0.
+    pub context_mask: Option<Tensor>,
+    /// Vector condition (pooled text, sizes), [B, width].
+    pub y: Option<Tensor>,
+    /// Distilled guidance, [B].
+    pub guidance: Option<Tensor>,
+    /// Residuals of a ControlNet or T2I-Adapter.
+    pub control: Option<Control>,
+}
+
+impl NetworkInput {
+    /// The two inputs that every family has.
+    pub fn new(x: Tensor, timesteps: Tensor) -> Self {
+        Self { x, timesteps, context: None, context_mask: None, y: None, guidance: None, control: None }
+    }
+}
+
+/// Residuals that control networks add to the base network; lists are consumed from the end (`models.md` 5.1).
+#[derive(Clone, Debug, Default)]
+pub struct Control {
+    /// Added after input blocks (T2I-Adapter), or per double block (Flux).
+    pub input: Vec<Option<Tensor>>,
+    /// Added after the middle block.
+    pub middle: Vec<Option<Tensor>>,
+    /// Added to the skips, or per single block (Flux).
+    pub output: Vec<Option<Tensor>>,
+}
+
+/// Changes to the inner workings of a network that model patches ask for (attention replacement, skipped layers, ...).
+/// The default changes nothing.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct ForwardOptions {}
+
+/// A network that predicts noise, velocity or data from a noisy latent.
+pub trait DiffusionNetwork: Send + Sync {
+    /// The raw network output, before any prediction-type conversion: shape of `input.x` with the family's output
+    /// channels.
+    fn forward(&self, input: &NetworkInput, options: &ForwardOptions) -> Result<Tensor>;
+}

@@ -1,0 +1,1 @@
+//! HTTP and WebSocket server with a durable queue.

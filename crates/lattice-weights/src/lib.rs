@@ -1,0 +1,8 @@
+//! Model files as lazy, memory-mapped state dicts; adapters (LoRA and kin) and the patcher.
+//!
+//! Nothing here knows a network: a [`StateDict`] maps tensor names to [`Weight`] handles, a [`Scope`] is a prefix in it.
+
+mod state_dict;
+
+pub use lattice_kernels::{StoredDType, Weight};
+pub use state_dict::{MissingTensor, Scope, StateDict};

@@ -1,0 +1,151 @@
+//! Named weights of one file (or part of one).
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::Weight;
+
+/// Tensors by name in file order, and the file's text metadata. Cloning copies no tensor.
+#[derive(Clone, Debug, Default)]
+pub struct StateDict {
+    tensors: IndexMap<String, Weight>,
+    metadata: BTreeMap<String, String>,
+    /// Where the tensors come from, for error messages.
+    source: Arc<str>,
+}
+
+/// A tensor that a network needs and its file lacks.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{file}: tensor `{name}` is missing{}", hint.as_deref().map(|h| format!(" ({h})")).unwrap_or_default())]
+pub struct MissingTensor {
+    /// File the state dict was read from.
+    pub file: String,
+    /// Full tensor name.
+    pub name: String,
+    /// What was found instead, if that helps.
+    pub hint: Option<String>,
+}
+
+impl From<MissingTensor> for candle_core::Error {
+    fn from(e: MissingTensor) -> Self {
+        candle_core::Error::wrap(e)
+    }
+}
+
+impl StateDict {
+    /// From named tensors; `source` is the file's name for messages.
+    pub fn new(source: &str, tensors: IndexMap<String, Weight>, metadata: BTreeMap<String, String>) -> Self {
+        Self { tensors, metadata, source: source.into() }
+    }
+
+    /// File name for messages.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Text metadata of the file (`__metadata__` of safetensors).
+    pub fn metadata(&self) -> &BTreeMap<String, String> {
+        &self.metadata
+    }
+
+    /// Number of tensors.
+    pub fn len(&self) -> usize {
+        self.tensors.len()
+    }
+
+    /// Whether there is no tensor.
+    pub fn is_empty(&self) -> bool {
+        self.tensors.is_empty()
+    }
+
+    /// The tensor of that full name.
+    pub fn get(&self, name: &str) -> Option<&Weight> {
+        self.tensors.get(name)
+    }
+
+    /// Whether a tensor of that full name exists.
+    pub fn contains(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
+    }
+
+    /// Names and tensors in file order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Weight)> {
+        self.tensors.iter().map(|(k, v)| (k.as_str(), v))
+    }
+
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: impl Into<String>, weight: Weight) {
+        self.tensors.insert(name.into(), weight);
+    }
+
+    /// The tensors below `prefix`, with the prefix removed.
+    pub fn extract(&self, prefix: &str) -> Self {
+        let tensors = self
+            .tensors
+            .iter()
+            .filter_map(|(k, v)| k.strip_prefix(prefix).map(|k| (k.to_owned(), v.clone())))
+            .collect();
+        Self { tensors, metadata: self.metadata.clone(), source: self.source.clone() }
+    }
+
+    /// The whole dict as a scope.
+    pub fn root(&self) -> Scope<'_> {
+        Scope { dict: self, prefix: String::new() }
+    }
+}
+
+/// A prefix in a state dict, as networks walk it: `scope.at("input_blocks").at(0).weight("weight")`.
+#[derive(Clone, Debug)]
+pub struct Scope<'a> {
+    dict: &'a StateDict,
+    prefix: String,
+}
+
+impl<'a> Scope<'a> {
+    /// The scope one name part further down (a dot is put between).
+    #[must_use]
+    pub fn at(&self, part: impl std::fmt::Display) -> Scope<'a> {
+        Scope { dict: self.dict, prefix: self.full_name(part) }
+    }
+
+    /// The name of `part` below this scope as it stands in the file.
+    pub fn full_name(&self, part: impl std::fmt::Display) -> String {
+        if self.prefix.is_empty() { part.to_string() } else { format!("{}.{part}", self.prefix) }
+    }
+
+    /// The dict this scope looks into.
+    pub fn dict(&self) -> &'a StateDict {
+        self.dict
+    }
+
+    /// A tensor that must be there.
+    pub fn weight(&self, name: &str) -> Result<Weight, MissingTensor> {
+        self.optional(name).ok_or_else(|| MissingTensor {
+            file: self.dict.source().to_owned(),
+            name: self.full_name(name),
+            hint: None,
+        })
+    }
+
+    /// A tensor that may be there.
+    pub fn optional(&self, name: &str) -> Option<Weight> {
+        self.dict.get(&self.full_name(name)).cloned()
+    }
+
+    /// Whether the tensor exists.
+    pub fn has(&self, name: &str) -> bool {
+        self.dict.contains(&self.full_name(name))
+    }
+
+    /// Number of consecutive children 0, 1, 2, ... that have at least one tensor below them.
+    pub fn count(&self) -> usize {
+        (0..)
+            .take_while(|i| {
+                let prefix = format!("{}.", self.full_name(i));
+                self.dict.tensors.keys().any(|k| k.starts_with(&prefix))
+            })
+            .count()
+    }
+}
