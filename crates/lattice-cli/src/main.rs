@@ -1,3 +1,10 @@
 //! The `lattice` command.
 
-fn main() {}
+mod config;
+mod model_paths;
+mod overrides;
+mod report;
+
+fn main() {
+    println!("{}", config::DEFAULT_DHALL);
+}
