@@ -7,12 +7,13 @@ use serde_json::{Map, Value as Json};
 use crate::Extensions;
 
 /// Declaration of a node class.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, each with its own field in /object_info
 pub struct NodeSpec {
     /// `class_type` in prompts.
     pub name: String,
-    /// Title in editors.
-    pub display_name: String,
+    /// Title in editors; without one they show the name.
+    pub display_name: Option<String>,
     /// What it does, for people.
     pub description: String,
     /// Menu path, `/` between levels.
@@ -54,8 +55,10 @@ pub struct InputSpec {
 /// Type of an input.
 #[derive(Clone, Debug)]
 pub enum InputKind {
-    /// A type name: `MODEL`, `INT`, `*`, `INT,FLOAT`, `COMBO` (newer style: choices in the options, not checked).
+    /// A type name: `MODEL`, `INT`, `*`, `INT,FLOAT`.
     Type(String),
+    /// Newer-style list of choices: type `COMBO`, the list among the options as `options`; never membership-tested.
+    Combo(Choices),
     /// Older-style list of choices, membership-tested.
     Choices(Choices),
 }
@@ -100,6 +103,20 @@ pub struct OutputSpec {
 }
 
 impl InputSpec {
+    /// The `[type, options]` pair as /object_info shows it; only `[type]` where there is no options object.
+    pub fn entry(&self, extensions: &Extensions) -> Json {
+        let mut entry = vec![self.kind.name(extensions)];
+        match (&self.kind, &self.options) {
+            (InputKind::Combo(choices), options) => {
+                let mut options = options.clone().unwrap_or_default();
+                options.insert("options".into(), choices.list(extensions).into());
+                entry.push(options.into());
+            }
+            (_, options) => entry.extend(options.clone().map(Json::Object)),
+        }
+        Json::Array(entry)
+    }
+
     /// An option by name.
     pub fn option(&self, name: &str) -> Option<&Json> {
         self.options.as_ref()?.get(name)
@@ -116,6 +133,17 @@ impl InputSpec {
     }
 }
 
+impl InputKind {
+    /// What /object_info shows as the type: a name, or the list of choices.
+    pub fn name(&self, extensions: &Extensions) -> Json {
+        match self {
+            Self::Type(t) => t.as_str().into(),
+            Self::Combo(_) => "COMBO".into(),
+            Self::Choices(c) => c.list(extensions).into(),
+        }
+    }
+}
+
 impl NodeSpec {
     /// An input by name.
     pub fn input(&self, name: &str) -> Option<&InputSpec> {
@@ -124,19 +152,9 @@ impl NodeSpec {
 
     /// The /object_info entry, field for field as the reference prints it.
     pub fn object_info(&self, extensions: &Extensions) -> Json {
-        let kind = |k: &InputKind| match k {
-            InputKind::Type(t) => Json::from(t.as_str()),
-            InputKind::Choices(c) => Json::Array(c.list(extensions)),
-        };
         let group = |optional: bool| -> (Map<String, Json>, Vec<Json>) {
             let inputs = self.inputs.iter().filter(|i| i.optional == optional);
-            inputs
-                .map(|i| {
-                    let mut entry = vec![kind(&i.kind)];
-                    entry.extend(i.options.clone().map(Json::Object));
-                    ((i.name.clone(), Json::Array(entry)), Json::from(i.name.as_str()))
-                })
-                .unzip()
+            inputs.map(|i| ((i.name.clone(), i.entry(extensions)), Json::from(i.name.as_str()))).unzip()
         };
         let (mut input, mut order) = (Map::new(), Map::new());
         let mut put = |key: &str, (fields, names): (Map<String, Json>, Vec<Json>), always: bool| {
@@ -147,16 +165,19 @@ impl NodeSpec {
         };
         put("required", group(false), true);
         put("optional", group(true), false);
-        let hidden = self.hidden.iter().map(|(n, t)| (n.clone(), Json::from(t.as_str()))).collect();
+        // Classes of the newer style always say whether they call a paid service, and write hidden types as lists.
+        let newer = self.extra.contains_key("api_node");
+        let hidden_type = |t: &str| if newer { Json::from(vec![t]) } else { Json::from(t) };
+        let hidden = self.hidden.iter().map(|(n, t)| (n.clone(), hidden_type(t))).collect();
         put("hidden", (hidden, self.hidden.iter().map(|(n, _)| Json::from(n.as_str())).collect()), false);
         let mut info = Map::new();
         info.insert("input".into(), input.into());
         info.insert("input_order".into(), order.into());
-        info.insert("output".into(), self.outputs.iter().map(|o| kind(&o.kind)).collect());
+        info.insert("output".into(), self.outputs.iter().map(|o| o.kind.name(extensions)).collect());
         info.insert("output_is_list".into(), self.outputs.iter().map(|o| Json::from(o.is_list)).collect());
         info.insert("output_name".into(), self.outputs.iter().map(|o| Json::from(o.name.as_str())).collect());
         info.insert("name".into(), self.name.as_str().into());
-        info.insert("display_name".into(), self.display_name.as_str().into());
+        info.insert("display_name".into(), self.display_name.clone().into());
         info.insert("description".into(), self.description.as_str().into());
         info.insert("python_module".into(), self.module.as_str().into());
         info.insert("category".into(), self.category.as_str().into());
