@@ -4,5 +4,6 @@
 //! samplers, sigmas or nodes. [`network`] holds the traits that the crates above use.
 
 pub mod network;
+pub mod tokenizers;
 
 pub use network::{DiffusionNetwork, ForwardOptions, NetworkInput};
