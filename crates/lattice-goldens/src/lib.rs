@@ -6,6 +6,7 @@
 pub mod case;
 pub mod ops;
 pub mod run;
+pub mod synthetic;
 
 pub use case::{Case, Check, Outcome, Set};
 pub use run::{Report, run_folder};
