@@ -1,0 +1,70 @@
+//! The graph's value types.
+
+use std::sync::Arc;
+
+use candle_core::Tensor;
+
+use crate::node::GraphType;
+
+/// Memory of a tensor's elements.
+pub fn tensor_bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
+/// Pictures: f32 [B, H, W, C] in 0..1; C is 3, or 4 with alpha.
+#[derive(Clone, Debug)]
+pub struct Image(pub Tensor);
+
+impl GraphType for Image {
+    const NAME: &'static str = "IMAGE";
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.0)
+    }
+}
+
+/// Masks: f32 [B, H, W] (some nodes make [H, W]); 1 is selected, or transparent.
+#[derive(Clone, Debug)]
+pub struct Mask(pub Tensor);
+
+impl GraphType for Mask {
+    const NAME: &'static str = "MASK";
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.0)
+    }
+}
+
+/// Latents in the scale of the model file (before the latent format's scaling).
+#[derive(Clone, Debug)]
+pub struct Latent {
+    /// [B, C, H, W] or [B, C, T, H, W].
+    pub samples: Tensor,
+    /// Where to denoise (1) and what to keep (0): [B, 1, H, W] of any size, resized at sampling.
+    pub noise_mask: Option<Tensor>,
+    /// Which draw of the noise each item of the batch takes.
+    pub batch_index: Option<Arc<[usize]>>,
+    /// What the latent holds if not pictures: `audio`.
+    pub kind: Option<&'static str>,
+}
+
+impl Latent {
+    /// Samples alone.
+    pub fn new(samples: Tensor) -> Self {
+        Self { samples, noise_mask: None, batch_index: None, kind: None }
+    }
+
+    /// The same latent with other samples.
+    #[must_use]
+    pub fn with_samples(&self, samples: Tensor) -> Self {
+        Self { samples, ..self.clone() }
+    }
+}
+
+impl GraphType for Latent {
+    const NAME: &'static str = "LATENT";
+
+    fn bytes(&self) -> usize {
+        tensor_bytes(&self.samples) + self.noise_mask.as_ref().map_or(0, tensor_bytes)
+    }
+}
