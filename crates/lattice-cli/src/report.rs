@@ -91,30 +91,26 @@ impl Reporter {
                     bar.inc(nodes.len() as u64);
                 }
             }
-            Event::Executing { node: Some(node), display_node } => {
+            Event::Executing { display_node, .. } => {
                 self.finish_node(state);
-                let shown = display_node.as_deref().unwrap_or(node);
-                state.running = Some((shown.to_owned(), Instant::now()));
+                state.running = Some((display_node.clone(), Instant::now()));
                 if let Some((_, bar)) = &state.bars {
-                    bar.set_prefix(self.title(shown).to_owned());
+                    bar.set_prefix(self.title(display_node).to_owned());
                 }
             }
-            Event::Progress { value, max, .. } => {
+            Event::Progress { entry, .. } => {
                 let Some((all, _)) = &state.bars else { return };
                 let bar = state.steps.get_or_insert_with(|| {
-                    let bar = all.add(ProgressBar::new(*max as u64));
+                    let bar = all.add(ProgressBar::new(entry.max as u64));
                     bar.set_style(style_of(
                         "{prefix:>24} [{bar:30}] {pos}/{len} steps  {per_sec}  {eta} left",
                     ));
                     bar
                 });
-                bar.set_length(*max as u64);
-                bar.set_position(*value as u64);
+                bar.set_length(entry.max as u64);
+                bar.set_position(entry.value as u64);
             }
-            Event::Executing { node: None, .. }
-            | Event::ExecutionSuccess
-            | Event::ExecutionError(_)
-            | Event::ExecutionInterrupted(_) => {
+            Event::ExecutionSuccess | Event::ExecutionError(_) | Event::ExecutionInterrupted { .. } => {
                 self.finish_node(state);
                 if let Some((all, bar)) = state.bars.take() {
                     bar.finish_and_clear();
@@ -146,22 +142,18 @@ fn style_of(template: &str) -> ProgressStyle {
 /// One line per event, in the field names of the WebSocket messages.
 fn print_json(event: &Event) {
     let line = match event {
-        Event::ExecutionStart => json!({"event": "execution_start"}),
-        Event::ExecutionCached { nodes } => json!({"event": "execution_cached", "nodes": nodes}),
-        Event::Executing { node, display_node } => {
-            json!({"event": "executing", "node": node, "display_node": display_node})
+        // Progress states repeat what the other lines say.
+        Event::ProgressState(_) => return,
+        Event::Text { node, text } => json!({"event": "text", "node": node, "text": text}),
+        event => {
+            let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            let Some((kind, mut data)) = event.message("", now.as_millis() as i64) else { return };
+            if let Some(fields) = data.as_object_mut() {
+                fields.shift_remove("prompt_id");
+                fields.shift_insert(0, "event".to_owned(), kind.into());
+            }
+            data
         }
-        Event::Executed { node, display_node, output } => {
-            json!({"event": "executed", "node": node, "display_node": display_node, "output": output})
-        }
-        Event::Progress { node, value, max } => {
-            json!({"event": "progress", "node": node, "value": value, "max": max})
-        }
-        Event::ExecutionSuccess => json!({"event": "execution_success"}),
-        Event::ExecutionError(error) => json!({"event": "execution_error", "error": error}),
-        Event::ExecutionInterrupted(data) => json!({"event": "execution_interrupted", "data": data}),
-        // Previews are pictures and progress states repeat what the lines above say.
-        Event::Preview { .. } | Event::ProgressState { .. } => return,
     };
     // A reader that has gone away is no reason to stop the prompt.
     let _ = writeln!(std::io::stdout().lock(), "{line}");

@@ -4,12 +4,17 @@
 
 mod event;
 mod node;
+mod object_info;
+mod registry;
 mod spec;
 mod value;
 
-pub use event::{Event, EventSink, PreviewImage, ProgressEntry};
+pub use event::{Event, EventSink, NodeFailure, PreviewImage, ProgressEntry, ProgressSnapshot};
 pub use node::{
-    CallContext, ExpandNode, Expansion, Inputs, ListInputs, Node, NodeError, NodeOutput, NodeState, Slot,
+    CallContext, ExpandInput, ExpandLink, ExpandNode, Expansion, INPUT_TYPES, Inputs, ListInputs, Node,
+    NodeError, NodeOutput, NodeState, Slot, StandaloneCall,
 };
+pub use object_info::ObjectInfoError;
+pub use registry::Registry;
 pub use spec::{Choices, InputKind, InputSpec, NodeSpec, OutputSpec};
 pub use value::{Blocker, Extensions, Object, Value};

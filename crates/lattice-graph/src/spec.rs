@@ -150,6 +150,16 @@ impl NodeSpec {
         self.inputs.iter().find(|i| i.name == name)
     }
 
+    /// Whether the class asks for that hidden input (`PROMPT`, `UNIQUE_ID`, ...).
+    pub fn wants_hidden(&self, kind: &str) -> bool {
+        self.hidden.iter().any(|(_, k)| k == kind)
+    }
+
+    /// Title shown for a node without one of its own: the display name, else the class name.
+    pub fn title(&self) -> &str {
+        self.display_name.as_deref().unwrap_or(&self.name)
+    }
+
     /// The /object_info entry, field for field as the reference prints it.
     pub fn object_info(&self, extensions: &Extensions) -> Json {
         let group = |optional: bool| -> (Map<String, Json>, Vec<Json>) {

@@ -11,7 +11,7 @@ pub enum Value {
     Json(serde_json::Value),
     /// Anything else; the engine passes it on and counts its bytes.
     Object(Object),
-    /// Stops whoever would consume it (`execution.md` section 8).
+    /// Stops whoever would consume it.
     Blocker(Blocker),
 }
 
