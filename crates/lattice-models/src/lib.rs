@@ -3,7 +3,21 @@
 //! A network is built from a [`lattice_weights::Scope`] whose names are those of the published file; it never sees
 //! samplers, sigmas or nodes. [`network`] holds the traits that the crates above use.
 
+mod convert;
+pub mod detect;
+mod embedding;
+mod error;
+mod hints;
+mod layers;
 pub mod network;
+pub mod sd_unet;
+pub mod text;
 pub mod tokenizers;
+pub mod vae;
 
+pub use detect::{Checkpoint, DetectError};
+pub use error::ModelError;
+pub use hints::Hints;
 pub use network::{DiffusionNetwork, ForwardOptions, NetworkInput};
+pub use text::{TextEncoder, TextInput, TextOptions, TextOutput, Token};
+pub use vae::Vae;

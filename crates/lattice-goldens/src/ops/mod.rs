@@ -1,5 +1,7 @@
 //! The operations, by topic.
 
+mod models;
+
 use anyhow::Result;
 
 use crate::{Case, Outcome};
@@ -12,6 +14,6 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; 0] = [];
+    let topics: [&'static [Operation]; 1] = [models::OPERATIONS];
     topics.into_iter().flatten()
 }

@@ -1,0 +1,165 @@
+//! Topic `models`: networks on synthetic checkpoints.
+
+use std::collections::HashMap;
+use std::sync::{LazyLock, Mutex};
+
+use anyhow::{Context, Result, bail};
+use candle_core::{DType, Tensor};
+use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
+use lattice_models::network::Control;
+use lattice_models::{ForwardOptions, NetworkInput, TextInput, TextOptions};
+use lattice_weights::{StateDict, StoredDType};
+
+use super::Operation;
+use crate::synthetic::Manifest;
+use crate::{Case, Check, Outcome};
+
+/// The operations on networks.
+pub(super) const OPERATIONS: &[Operation] = &[
+    ("models", "unet_forward", diffusion_forward),
+    ("models", "dit_forward", diffusion_forward),
+    ("models", "vae_encode_mean", vae_encode_mean),
+    ("models", "vae_decode", vae_decode),
+    ("models", "text_encode", text_encode),
+];
+
+/// The case's checkpoint, made once for all cases of a run that name it.
+fn checkpoint(case: &Case<'_>) -> Result<StateDict> {
+    let json = case.field("checkpoint")?;
+    let manifest = json["manifest"].as_str().context("the checkpoint names no manifest")?;
+    let seed = json["seed"].as_u64().context("the checkpoint has no seed")?;
+    synthetic(manifest, seed, json["dtype"].as_str().unwrap_or("F32"))
+}
+
+/// A synthetic checkpoint, made once for all cases of a run.
+pub(super) fn synthetic(manifest: &str, seed: u64, dtype: &str) -> Result<StateDict> {
+    static MADE: LazyLock<Mutex<HashMap<(String, u64, String), StateDict>>> = LazyLock::new(Mutex::default);
+    let stored = match dtype {
+        "F32" => StoredDType::F32,
+        "F16" => StoredDType::F16,
+        "BF16" => StoredDType::BF16,
+        "F8_E4M3" => StoredDType::F8E4M3,
+        other => bail!("unknown dtype {other}"),
+    };
+    let key = (manifest.to_owned(), seed, dtype.to_owned());
+    let mut made = MADE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if let Some(dict) = made.get(&key) {
+        return Ok(dict.clone());
+    }
+    let dict = Manifest::find(&Manifest::project_root(), manifest)?.state_dict(seed, stored)?;
+    made.insert(key, dict.clone());
+    Ok(dict)
+}
+
+/// Compares an output with the strict tolerance where the case has one.
+fn compare(case: &Case<'_>, name: &str, got: &Tensor) -> Result<Check> {
+    let levels = if case.json["strict"].is_object() { &case.json["strict"] } else { case.field("tol")? };
+    let level = |key: &str| levels[key].as_f64().with_context(|| format!("the tolerance has no {key}"));
+    Check::relative(name, got, &case.tensor(name)?, level("max_rel")?, level("mean_rel")?)
+}
+
+/// An input as f32, if the case has it.
+fn input(case: &Case<'_>, name: &str) -> Result<Option<Tensor>> {
+    case.has_tensor(name).then(|| Ok(case.tensor(name)?.to_dtype(DType::F32)?)).transpose()
+}
+
+fn required(case: &Case<'_>, name: &str) -> Result<Tensor> {
+    input(case, name)?.with_context(|| format!("the case has no input {name}"))
+}
+
+/// Inputs `STEM_0`, `STEM_1`, ... in order.
+fn numbered(case: &Case<'_>, stem: &str) -> Result<Vec<Option<Tensor>>> {
+    let names = (0..).map(|i| format!("{stem}_{i}")).take_while(|name| case.has_tensor(name));
+    names.map(|name| input(case, &name)).collect()
+}
+
+/// The network inputs of a case.
+fn network_input(case: &Case<'_>) -> Result<NetworkInput> {
+    let control = Control {
+        input: numbered(case, "control_input")?,
+        middle: numbered(case, "control_middle")?,
+        output: numbered(case, "control_output")?,
+    };
+    let any = !(control.input.is_empty() && control.middle.is_empty() && control.output.is_empty());
+    Ok(NetworkInput {
+        context: input(case, "context")?,
+        context_mask: input(case, "attention_mask")?,
+        y: input(case, "y")?,
+        guidance: input(case, "guidance")?,
+        control: any.then_some(control),
+        ..NetworkInput::new(required(case, "x")?, required(case, "timesteps")?)
+    })
+}
+
+fn diffusion_forward(case: &Case<'_>) -> Result<Outcome> {
+    let part = DiffusionPart::load(&checkpoint(case)?)?;
+    let out = part.network.forward(&network_input(case)?, &ForwardOptions::default())?;
+    Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
+/// The VAE of a case: alone in its file, or part of a checkpoint.
+fn vae(case: &Case<'_>) -> Result<VaePart> {
+    let dict = checkpoint(case)?;
+    if dict.iter().any(|(name, _)| name.starts_with("first_stage_model.")) {
+        Checkpoint::load(&dict)?.vae.context("the checkpoint has no VAE")
+    } else {
+        Ok(VaePart::load(&dict)?)
+    }
+}
+
+fn vae_encode_mean(case: &Case<'_>) -> Result<Outcome> {
+    let name = if case.has_tensor("image") { "image" } else { "video" };
+    let out = vae(case)?.vae.encode_mean(&required(case, name)?)?;
+    Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
+fn vae_decode(case: &Case<'_>) -> Result<Outcome> {
+    let out = vae(case)?.vae.decode(&required(case, "latent")?)?;
+    Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
+/// The text encoder of a case: alone in its file, or the named component of a checkpoint.
+fn text_part(case: &Case<'_>) -> Result<TextPart> {
+    let dict = checkpoint(case)?;
+    match case.json["component"].as_str() {
+        None => Ok(TextPart::load(&dict)?),
+        Some(component) => {
+            let parts = Checkpoint::load(&dict)?.text_encoders;
+            let found = parts.into_iter().find(|part| part.kind.name() == component);
+            found.with_context(|| format!("the checkpoint has no text encoder {component}"))
+        }
+    }
+}
+
+/// Rows of a matrix of integers.
+fn integer_rows(t: &Tensor) -> Result<Vec<Vec<u32>>> {
+    let rows = t.to_dtype(DType::I64)?.to_vec2::<i64>()?;
+    Ok(rows.into_iter().map(|row| row.into_iter().map(|v| v as u32).collect()).collect())
+}
+
+fn text_encode(case: &Case<'_>) -> Result<Outcome> {
+    let encoder = text_part(case)?.encoder;
+    let mut text = TextInput::from_ids(&integer_rows(&case.tensor("input_ids")?)?);
+    if case.has_tensor("attention_mask") {
+        let mask = integer_rows(&case.tensor("attention_mask")?)?;
+        text.mask = Some(mask.into_iter().map(|row| row.into_iter().map(|v| v != 0).collect()).collect());
+    }
+    let mut checks = vec![];
+    let outputs = case.field("outputs")?.as_object().context("outputs is no object")?;
+    for name in outputs.keys() {
+        let options = match name.as_str() {
+            "penultimate" => TextOptions { layer: 2, final_norm: false },
+            "penultimate_ln" => TextOptions { layer: 2, final_norm: true },
+            "hidden_minus3" => TextOptions { layer: 3, final_norm: false },
+            _ => TextOptions::default(),
+        };
+        let out = encoder.encode(&text, options)?;
+        let got = match name.as_str() {
+            "pooled" => out.pooled.context("no pooled state")?,
+            "pooled_projected" => out.projected.context("no projected state")?,
+            _ => out.states,
+        };
+        checks.push(compare(case, name, &got)?);
+    }
+    Ok(Outcome::Ran(checks))
+}

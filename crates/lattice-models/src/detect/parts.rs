@@ -1,0 +1,265 @@
+//! The parts of a file as networks ready to run.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lattice_kernels::StoredDType;
+use lattice_weights::StateDict;
+
+use super::facts::ModelSpec;
+use super::signature::{self, Network};
+use super::{DetectError, stable_diffusion};
+use crate::network::DiffusionNetwork;
+use crate::sd_unet::{UNet, UnetConfig};
+use crate::text::{ClipActivation, ClipConfig, ClipText, TextEncoder, from_openclip, is_openclip};
+use crate::vae::{AutoencoderKl, Vae};
+use crate::{Hints, ModelError};
+
+/// A diffusion network with its facts and its weights under the network's own names (what adapters patch).
+#[derive(Clone)]
+pub struct DiffusionPart {
+    /// Facts.
+    pub spec: ModelSpec,
+    /// Weights without prefix.
+    pub weights: StateDict,
+    /// The network over these weights.
+    pub network: Arc<dyn DiffusionNetwork>,
+}
+
+/// Kinds of text encoder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TextEncoderKind {
+    /// CLIP ViT-L/14.
+    ClipL,
+    /// OpenCLIP ViT-H/14.
+    ClipH,
+    /// OpenCLIP ViT-bigG/14.
+    ClipG,
+}
+
+impl TextEncoderKind {
+    /// The name that files and metadata use for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ClipL => "clip_l",
+            Self::ClipH => "clip_h",
+            Self::ClipG => "clip_g",
+        }
+    }
+}
+
+/// A text encoder with its weights under Hugging Face names.
+#[derive(Clone)]
+pub struct TextPart {
+    /// Which.
+    pub kind: TextEncoderKind,
+    /// Weights without prefix.
+    pub weights: StateDict,
+    /// The encoder over these weights.
+    pub encoder: Arc<dyn TextEncoder>,
+}
+
+/// A VAE with its weights.
+#[derive(Clone)]
+pub struct VaePart {
+    /// Weights without prefix.
+    pub weights: StateDict,
+    /// The autoencoder over these weights.
+    pub vae: Arc<dyn Vae>,
+}
+
+/// Everything a checkpoint holds.
+#[derive(Clone)]
+pub struct Checkpoint {
+    /// The diffusion network.
+    pub diffusion: DiffusionPart,
+    /// Text encoders in the order in which the family joins them; empty if the file has none.
+    pub text_encoders: Vec<TextPart>,
+    /// The VAE, if the file has one.
+    pub vae: Option<VaePart>,
+}
+
+impl Checkpoint {
+    /// Recognises the parts of a single-file checkpoint.
+    ///
+    /// # Errors
+    /// If there is no known diffusion network, or a part is broken; the message names file and tensor.
+    pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        let diffusion = DiffusionPart::load(dict)?;
+        let mut text_encoders = vec![];
+        for (prefix, kind) in TEXT_PREFIXES {
+            let weights = dict.extract(prefix);
+            if !weights.is_empty() {
+                text_encoders.push(TextPart::of_kind(&weights, *kind)?);
+            }
+        }
+        let vae = ["first_stage_model.", "vae."].into_iter().map(|p| dict.extract(p)).find(|d| !d.is_empty());
+        let vae = vae.map(|weights| VaePart::load(&weights)).transpose()?;
+        Ok(Self { diffusion, text_encoders, vae })
+    }
+}
+
+/// Where checkpoints keep their text encoders, and which these are.
+const TEXT_PREFIXES: &[(&str, TextEncoderKind)] = &[
+    ("cond_stage_model.transformer.", TextEncoderKind::ClipL),
+    ("cond_stage_model.model.", TextEncoderKind::ClipH),
+    ("conditioner.embedders.0.transformer.", TextEncoderKind::ClipL),
+    ("conditioner.embedders.0.model.", TextEncoderKind::ClipG),
+    ("conditioner.embedders.1.model.", TextEncoderKind::ClipG),
+    ("text_encoders.clip_l.transformer.", TextEncoderKind::ClipL),
+    ("text_encoders.clip_h.transformer.", TextEncoderKind::ClipH),
+    ("text_encoders.clip_g.transformer.", TextEncoderKind::ClipG),
+];
+
+impl DiffusionPart {
+    /// Recognises a diffusion network, alone in a file or in a checkpoint.
+    ///
+    /// # Errors
+    /// If there is none that is known, or it is broken.
+    pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        let prefix = signature::diffusion_prefix(dict);
+        // Built from the whole file, so that errors name tensors as they stand in it.
+        let scope = match prefix.strip_suffix('.') {
+            Some(part) => dict.root().at(part),
+            None => dict.root(),
+        };
+        let Some(network) = signature::network(&scope) else {
+            let nearest = signature::nearest(&scope).map(|(network, found, all, missing)| {
+                let name = network.name();
+                format!(
+                    "nearest is {name} with {found} of {all} characteristic tensors; `{missing}` is missing"
+                )
+            });
+            let kind = signature::other_kind(dict).map(|kind| format!("it looks like {kind}"));
+            let recognised = [kind, nearest].into_iter().flatten().collect::<Vec<_>>().join("; ");
+            return Err(DetectError::Unknown {
+                file: dict.source().to_owned(),
+                wanted: "diffusion model",
+                recognised: (!recognised.is_empty()).then_some(recognised),
+            });
+        };
+        let hints = Hints::of(dict);
+        let weights = dict.extract(prefix);
+        match network {
+            Network::StableDiffusion => {
+                let config = UnetConfig::read(&scope, &hints.component("unet"))?;
+                let spec = stable_diffusion::spec(&scope, &config, &hints, main_dtype(&weights));
+                let network = UNet::new(&scope, config)?;
+                Ok(Self { spec, weights, network: Arc::new(network) })
+            }
+            other => Err(DetectError::Unsupported {
+                file: dict.source().to_owned(),
+                network: other.name().to_owned(),
+            }),
+        }
+    }
+
+    /// The same network over other weights of the same names and shapes (patched ones).
+    ///
+    /// # Errors
+    /// If the weights do not make the network.
+    pub fn with_weights(&self, weights: StateDict) -> Result<Self, DetectError> {
+        let loaded = Self::load(&weights)?;
+        // Patched values must not change what was recognised.
+        Ok(Self { spec: self.spec.clone(), ..loaded })
+    }
+}
+
+impl TextPart {
+    /// Recognises a text encoder that is alone in a file.
+    ///
+    /// # Errors
+    /// If it is none that is known, or broken.
+    pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        let root = dict.root();
+        let family = dict.metadata().get("lattice.family").map(String::as_str);
+        let layers = if is_openclip(&root) {
+            root.at("transformer").at("resblocks").count()
+        } else {
+            root.at("text_model").at("encoder").at("layers").count()
+        };
+        let kind = match (family, layers) {
+            (Some("clip_l"), _) => TextEncoderKind::ClipL,
+            (Some("clip_h" | "openclip_h"), _) => TextEncoderKind::ClipH,
+            (Some("clip_g" | "openclip_g"), _) => TextEncoderKind::ClipG,
+            (_, 31..) => TextEncoderKind::ClipG,
+            (_, 23..) => TextEncoderKind::ClipH,
+            (_, 1..) => TextEncoderKind::ClipL,
+            (_, 0) => {
+                return Err(DetectError::Unknown {
+                    file: dict.source().to_owned(),
+                    wanted: "text encoder",
+                    recognised: signature::other_kind(dict).map(|kind| format!("it looks like {kind}")),
+                });
+            }
+        };
+        Self::of_kind(dict, kind)
+    }
+
+    /// A text encoder of a kind that is known otherwise (its place in a checkpoint), without prefix.
+    pub fn of_kind(dict: &StateDict, kind: TextEncoderKind) -> Result<Self, DetectError> {
+        let hints = Hints::of(dict).component("text").component(kind.name());
+        let weights = clip_weights(dict)?;
+        let activation = match kind {
+            TextEncoderKind::ClipL => ClipActivation::QuickGelu,
+            TextEncoderKind::ClipH | TextEncoderKind::ClipG => ClipActivation::Gelu,
+        };
+        let config = ClipConfig::read(&weights.root(), &hints, activation)?;
+        let encoder = ClipText::new(&weights.root(), config)?;
+        Ok(Self { kind, weights, encoder: Arc::new(encoder) })
+    }
+
+    /// The same encoder over other weights of the same names and shapes (patched ones).
+    pub fn with_weights(&self, weights: StateDict) -> Result<Self, DetectError> {
+        Self::of_kind(&weights, self.kind)
+    }
+}
+
+/// A CLIP text tower under Hugging Face names, whatever names the file has.
+fn clip_weights(dict: &StateDict) -> Result<StateDict, ModelError> {
+    let root = dict.root();
+    if is_openclip(&root) {
+        return from_openclip(&root);
+    }
+    let mut weights = dict.clone();
+    // The oldest checkpoints lack a level of names.
+    if root.has("encoder.layers.0.layer_norm1.weight") {
+        weights = StateDict::new(dict.source(), indexmap::IndexMap::new(), dict.metadata().clone());
+        for (name, weight) in dict.iter() {
+            weights.insert(format!("text_model.{name}"), weight.clone());
+        }
+    }
+    // A projection under this name is stored transposed.
+    if let Some(projection) = dict.get("text_projection").filter(|w| w.dims().len() == 2) {
+        weights.insert("text_projection.weight", crate::convert::transpose(projection)?);
+    }
+    Ok(weights)
+}
+
+impl VaePart {
+    /// Recognises a VAE that is alone in a file.
+    ///
+    /// # Errors
+    /// If it is none that is known, or broken.
+    pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        let root = dict.root();
+        if !root.has("decoder.conv_in.weight") && !root.has("encoder.conv_in.weight") {
+            return Err(DetectError::Unknown {
+                file: dict.source().to_owned(),
+                wanted: "VAE",
+                recognised: signature::other_kind(dict).map(|kind| format!("it looks like {kind}")),
+            });
+        }
+        Ok(Self { vae: Arc::new(AutoencoderKl::new(&root)?), weights: dict.clone() })
+    }
+}
+
+/// The storage type with most elements.
+fn main_dtype(dict: &StateDict) -> StoredDType {
+    let mut counts: HashMap<StoredDType, usize> = HashMap::new();
+    for (_, weight) in dict.iter() {
+        *counts.entry(weight.dtype()).or_default() += weight.elem_count();
+    }
+    counts.into_iter().max_by_key(|(_, n)| *n).map_or(StoredDType::F32, |(dtype, _)| dtype)
+}

@@ -1,0 +1,13 @@
+//! The U-Net of Stable Diffusion 1.x, 2.x, SDXL and its refiner (Rombach et al. 2022; Podell et al. 2023).
+//!
+//! One module for all of them: the number of levels, residual blocks, transformer depths and widths are read from the
+//! file ([`config`]), and the blocks are built from what stands there.
+
+mod block;
+pub mod config;
+mod resnet;
+mod transformer;
+mod unet;
+
+pub use config::UnetConfig;
+pub use unet::UNet;

@@ -1,0 +1,147 @@
+//! Transformers over the cells of a feature map, with cross-attention to the text.
+
+use candle_core::{Result, Tensor};
+use lattice_kernels::nn::{GroupNorm, LayerNorm, Linear};
+use lattice_kernels::ops;
+use lattice_weights::Scope;
+
+use super::config::{Heads, UnetConfig};
+use crate::error::Built;
+use crate::layers::ScopeExt;
+
+/// Multi-head attention; keys and values come from `context` (Vaswani et al. 2017).
+#[derive(Debug)]
+struct CrossAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    heads: usize,
+    scale: f32,
+}
+
+impl CrossAttention {
+    fn new(scope: &Scope<'_>, width: usize, context: usize, heads: Heads) -> Built<Self> {
+        // The inner width is the model's own in every published file, but the file may say otherwise.
+        let inner = scope.shape("to_q.weight", 2)?[0];
+        let heads = match heads {
+            Heads::Count(count) => count,
+            Heads::Width(head_width) => inner / head_width.max(1),
+        };
+        if heads == 0 || !inner.is_multiple_of(heads) {
+            let name = scope.full_name("to_q.weight");
+            return Err(scope.invalid(format!("`{name}`: {inner} rows do not make {heads} heads")));
+        }
+        Ok(Self {
+            to_q: scope.at("to_q").linear_no_bias(width, inner)?,
+            to_k: scope.at("to_k").linear_no_bias(context, inner)?,
+            to_v: scope.at("to_v").linear_no_bias(context, inner)?,
+            to_out: scope.at("to_out").at(0).linear(inner, width)?,
+            heads,
+            scale: 1.0 / ((inner / heads) as f32).sqrt(),
+        })
+    }
+
+    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let q = self.to_q.forward(x)?;
+        let k = self.to_k.forward(context)?;
+        let v = self.to_v.forward(context)?;
+        let a = ops::attention(&q, &k, &v, self.heads, self.scale, None, false)?;
+        self.to_out.forward(&a)
+    }
+}
+
+/// GEGLU feed-forward (Shazeer 2020).
+#[derive(Debug)]
+struct FeedForward {
+    proj: Linear,
+    out: Linear,
+}
+
+impl FeedForward {
+    fn new(scope: &Scope<'_>, width: usize) -> Built<Self> {
+        let net = scope.at("net");
+        let inner = net.shape("2.weight", 2)?[1];
+        Ok(Self {
+            proj: net.at(0).at("proj").linear(width, 2 * inner)?,
+            out: net.at(2).linear(inner, width)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let h = ops::geglu(&self.proj.forward(x)?)?;
+        self.out.forward(&h)
+    }
+}
+
+/// Self-attention, cross-attention and feed-forward, each on a layer norm and added back.
+#[derive(Debug)]
+struct BasicTransformerBlock {
+    attn1: CrossAttention,
+    attn2: CrossAttention,
+    ff: FeedForward,
+    norm1: LayerNorm,
+    norm2: LayerNorm,
+    norm3: LayerNorm,
+}
+
+impl BasicTransformerBlock {
+    fn new(scope: &Scope<'_>, width: usize, context: usize, heads: Heads) -> Built<Self> {
+        let norm = |name| scope.at(name).layer_norm(width, 1e-5);
+        Ok(Self {
+            attn1: CrossAttention::new(&scope.at("attn1"), width, width, heads)?,
+            attn2: CrossAttention::new(&scope.at("attn2"), width, context, heads)?,
+            ff: FeedForward::new(&scope.at("ff"), width)?,
+            norm1: norm("norm1")?,
+            norm2: norm("norm2")?,
+            norm3: norm("norm3")?,
+        })
+    }
+
+    fn forward(&self, x: Tensor, context: &Tensor) -> Result<Tensor> {
+        let h = self.norm1.forward(&x)?;
+        let x = (self.attn1.forward(&h, &h)? + x)?;
+        let h = self.norm2.forward(&x)?;
+        let x = (self.attn2.forward(&h, context)? + x)?;
+        let h = self.norm3.forward(&x)?;
+        self.ff.forward(&h)? + x
+    }
+}
+
+/// A transformer whose tokens are the cells of a feature map.
+#[derive(Debug)]
+pub(super) struct SpatialTransformer {
+    norm: GroupNorm,
+    proj_in: Linear,
+    transformer_blocks: Vec<BasicTransformerBlock>,
+    proj_out: Linear,
+}
+
+impl SpatialTransformer {
+    pub(super) fn new(scope: &Scope<'_>, channels: usize, config: &UnetConfig) -> Built<Self> {
+        let width = scope.weight("proj_in.weight")?.dims().first().copied().unwrap_or(0);
+        let blocks = scope.at("transformer_blocks");
+        let context = config.context_width.unwrap_or(width);
+        Ok(Self {
+            norm: scope.at("norm").group_norm(channels, 32, 1e-6)?,
+            // A 1x1 convolution is this linear map too, so both kinds of file share the code.
+            proj_in: scope.at("proj_in").pointwise(channels, width)?,
+            transformer_blocks: (0..blocks.count())
+                .map(|i| BasicTransformerBlock::new(&blocks.at(i), width, context, config.heads))
+                .collect::<Built<_>>()?,
+            proj_out: scope.at("proj_out").pointwise(width, channels)?,
+        })
+    }
+
+    /// x [B, C, H, W], context [B, tokens, width].
+    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let mut h = self.proj_in.forward(&tokens)?;
+        drop(tokens);
+        for block in &self.transformer_blocks {
+            h = block.forward(h, context)?;
+        }
+        let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
+        x + h
+    }
+}
