@@ -5,6 +5,7 @@
 
 pub mod nn;
 pub mod ops;
+pub mod quant;
 mod weight;
 
 pub use weight::{StoredDType, Weight};

@@ -65,6 +65,7 @@ impl Conv2dConfig {
     }
 
     /// With another stride.
+    #[must_use]
     pub fn stride(self, stride: usize) -> Self {
         Self { stride, ..self }
     }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use candle_core::{Device, Result, Shape, Tensor, bail};
 use half::{bf16, f16};
 
-/// Element type of stored bytes (the names of the safetensors format).
+use crate::quant::BlockType;
+
+/// Element type of stored bytes (the names of the safetensors format, and the block types of GGUF).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum StoredDType {
     /// IEEE double.
@@ -29,21 +31,90 @@ pub enum StoredDType {
     I16,
     /// Signed 8-bit integer.
     I8,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Unsigned 16-bit integer.
+    U16,
     /// Unsigned byte.
     U8,
     /// One byte, 0 or 1.
     Bool,
+    /// Blocks of quantised elements with their factors. A block never spans two rows (runs along the last axis).
+    Block(BlockType),
 }
 
 impl StoredDType {
-    /// Bytes per element.
-    pub fn size(self) -> usize {
+    /// Bytes per element, or per block for block types (see [`StoredDType::block_len`]).
+    pub const fn size(self) -> usize {
         match self {
-            Self::F64 | Self::I64 => 8,
-            Self::F32 | Self::I32 => 4,
-            Self::F16 | Self::BF16 | Self::I16 => 2,
+            Self::F64 | Self::I64 | Self::U64 => 8,
+            Self::F32 | Self::I32 | Self::U32 => 4,
+            Self::F16 | Self::BF16 | Self::I16 | Self::U16 => 2,
             Self::F8E4M3 | Self::F8E5M2 | Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::Block(block) => block.bytes(),
         }
+    }
+
+    /// Elements that [`StoredDType::size`] bytes hold: 1 but for block types.
+    pub const fn block_len(self) -> usize {
+        match self {
+            Self::Block(block) => block.len(),
+            _ => 1,
+        }
+    }
+
+    /// Bytes of `elements` consecutive elements; `None` if they are no whole number of blocks or overflow.
+    pub fn byte_len(self, elements: usize) -> Option<usize> {
+        elements
+            .is_multiple_of(self.block_len())
+            .then(|| (elements / self.block_len()).checked_mul(self.size()))?
+    }
+
+    /// The name in the safetensors format, or GGML's name of a block type.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::F64 => "F64",
+            Self::F32 => "F32",
+            Self::F16 => "F16",
+            Self::BF16 => "BF16",
+            Self::F8E4M3 => "F8_E4M3",
+            Self::F8E5M2 => "F8_E5M2",
+            Self::I64 => "I64",
+            Self::I32 => "I32",
+            Self::I16 => "I16",
+            Self::I8 => "I8",
+            Self::U64 => "U64",
+            Self::U32 => "U32",
+            Self::U16 => "U16",
+            Self::U8 => "U8",
+            Self::Bool => "BOOL",
+            Self::Block(BlockType::Q4_0) => "Q4_0",
+            Self::Block(BlockType::Q4_1) => "Q4_1",
+            Self::Block(BlockType::Q5_0) => "Q5_0",
+            Self::Block(BlockType::Q5_1) => "Q5_1",
+            Self::Block(BlockType::Q8_0) => "Q8_0",
+            Self::Block(BlockType::Q2K) => "Q2_K",
+            Self::Block(BlockType::Q3K) => "Q3_K",
+            Self::Block(BlockType::Q4K) => "Q4_K",
+            Self::Block(BlockType::Q5K) => "Q5_K",
+            Self::Block(BlockType::Q6K) => "Q6_K",
+        }
+    }
+
+    /// Whether elements are floating point numbers (block types are).
+    pub const fn is_float(self) -> bool {
+        matches!(
+            self,
+            Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3 | Self::F8E5M2 | Self::Block(_)
+        )
+    }
+}
+
+impl std::fmt::Display for StoredDType {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -81,11 +152,15 @@ impl Weight {
         scale: Option<f32>,
     ) -> Result<Self> {
         let shape = shape.into();
-        let Some(wanted) = shape.dims().iter().try_fold(dtype.size(), |n, &d| n.checked_mul(d)) else {
+        let Some(elements) = shape.dims().iter().try_fold(1usize, |n, &d| n.checked_mul(d)) else {
             bail!("tensor of shape {shape:?} overflows the address space")
         };
+        let row = shape.dims().last().copied().unwrap_or(1);
+        let Some(wanted) = dtype.byte_len(elements).filter(|_| row.is_multiple_of(dtype.block_len())) else {
+            bail!("rows of a tensor of shape {shape:?} are no whole number of {dtype} blocks")
+        };
         if wanted != bytes.len() {
-            bail!("tensor of shape {shape:?} and dtype {dtype:?} needs {wanted} bytes, got {}", bytes.len())
+            bail!("tensor of shape {shape:?} and dtype {dtype} needs {wanted} bytes, got {}", bytes.len())
         }
         Ok(Self(Arc::new(Inner { dtype, shape, bytes, scale, widened: OnceLock::new() })))
     }
@@ -143,7 +218,9 @@ impl Weight {
         if start.checked_add(len).is_none_or(|end| end > rows) {
             bail!("rows {start}..{start}+{len} of a tensor with {rows} rows")
         }
-        let row = rest.iter().product::<usize>() * self.0.dtype.size();
+        let Some(row) = self.0.dtype.byte_len(rest.iter().product()) else {
+            bail!("rows of {dims:?} are no whole number of {} blocks", self.0.dtype)
+        };
         let mut shape = dims.to_vec();
         shape[0] = len;
         Self::new(self.0.dtype, shape, self.0.bytes.slice(start * row..(start + len) * row), self.0.scale)
@@ -151,9 +228,12 @@ impl Weight {
 
     /// Writes elements `start..start+out.len()` as f32 (scale applied).
     pub fn read_f32(&self, start: usize, out: &mut [f32]) {
-        let size = self.0.dtype.size();
-        let src = &self.0.bytes[start * size..(start + out.len()) * size];
-        widen(self.0.dtype, src, out);
+        if let StoredDType::Block(block) = self.0.dtype {
+            block.widen_range(&self.0.bytes, start, out);
+        } else {
+            let size = self.0.dtype.size();
+            widen(self.0.dtype, &self.0.bytes[start * size..(start + out.len()) * size], out);
+        }
         if let Some(scale) = self.0.scale {
             for v in out {
                 *v *= scale;
@@ -203,9 +283,13 @@ fn widen(dtype: StoredDType, src: &[u8], out: &mut [f32]) {
         StoredDType::F8E5M2 => each(src, out, |[b]: [u8; 1]| f16::from_bits(u16::from(b) << 8).to_f32()),
         StoredDType::I64 => each(src, out, |b| i64::from_le_bytes(b) as f32),
         StoredDType::I32 => each(src, out, |b| i32::from_le_bytes(b) as f32),
+        StoredDType::U64 => each(src, out, |b| u64::from_le_bytes(b) as f32),
+        StoredDType::U32 => each(src, out, |b| u32::from_le_bytes(b) as f32),
+        StoredDType::U16 => each(src, out, |b| f32::from(u16::from_le_bytes(b))),
         StoredDType::I16 => each(src, out, |b| f32::from(i16::from_le_bytes(b))),
         StoredDType::I8 => each(src, out, |b| f32::from(i8::from_le_bytes(b))),
         StoredDType::U8 | StoredDType::Bool => each(src, out, |[b]: [u8; 1]| f32::from(b)),
+        StoredDType::Block(block) => block.widen(src, out),
     }
 }
 

@@ -2,7 +2,12 @@
 //!
 //! Nothing here knows a network: a [`StateDict`] maps tensor names to [`Weight`] handles, a [`Scope`] is a prefix in it.
 
+mod error;
+mod map;
+pub mod safetensors;
+mod scaled_fp8;
 mod state_dict;
 
+pub use error::{Cause, FileError};
 pub use lattice_kernels::{StoredDType, Weight};
 pub use state_dict::{MissingTensor, Scope, StateDict};

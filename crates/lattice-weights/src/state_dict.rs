@@ -81,6 +81,7 @@ impl StateDict {
     }
 
     /// The tensors below `prefix`, with the prefix removed.
+    #[must_use]
     pub fn extract(&self, prefix: &str) -> Self {
         let tensors = self
             .tensors
@@ -141,7 +142,7 @@ impl<'a> Scope<'a> {
 
     /// Number of consecutive children 0, 1, 2, ... that have at least one tensor below them.
     pub fn count(&self) -> usize {
-        (0..)
+        (0..self.dict.len())
             .take_while(|i| {
                 let prefix = format!("{}.", self.full_name(i));
                 self.dict.tensors.keys().any(|k| k.starts_with(&prefix))
