@@ -1,5 +1,46 @@
-//! What the host lends to nodes: folders, output names, the model cache.
+//! What the host lends to nodes: folders, settings, the names of saved files.
 
 mod folders;
+mod output;
+mod write;
+
+use lattice_graph::Extensions;
 
 pub use folders::{Folders, ModelFile, Root, inside, split_annotation};
+pub use output::{OutputNames, SavedFile};
+pub use write::{write_new, write_over};
+
+/// How pictures are shown while they are made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Previews {
+    /// Not at all.
+    #[default]
+    None,
+    /// A linear map of the latent's channels.
+    LatentToRgb,
+}
+
+/// Choices of the host that nodes follow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Whether saved files carry the prompt and the workflow.
+    pub metadata: bool,
+    /// Pictures during sampling.
+    pub previews: Previews,
+    /// Longer side of those, in pixels.
+    pub preview_size: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { metadata: true, previews: Previews::default(), preview_size: 512 }
+    }
+}
+
+/// All that the nodes of this library ask of their host.
+pub fn services(folders: Folders, settings: Settings) -> Extensions {
+    let mut extensions = Extensions::default();
+    extensions.insert(folders);
+    extensions.insert(settings);
+    extensions
+}
