@@ -1,6 +1,7 @@
 //! What `#[node]` makes of functions.
 
 #![allow(clippy::unnecessary_wraps)] // the attribute asks for these signatures
+
 use std::sync::Arc;
 
 use lattice_graph::{
@@ -83,16 +84,7 @@ fn wanted(_: &CallContext<'_>, _: &Inputs) -> Result<Vec<String>> {
 }
 
 fn with_context<T>(f: impl FnOnce(&CallContext<'_>) -> T) -> T {
-    f(&CallContext {
-        node_id: "7",
-        call_index: 0,
-        extensions: &Extensions::default(),
-        prompt: &Json::Null,
-        extra_data: &Json::Null,
-        state: &NodeState::default(),
-        report: &|_, _, _| Ok(()),
-        interrupted: &|| false,
-    })
+    f(&StandaloneCall::default().context())
 }
 
 fn inputs<const N: usize>(values: [(&str, Json); N]) -> Inputs {
@@ -204,7 +196,7 @@ fn a_class_may_judge_and_fingerprint_and_ask() {
     let node = show::class();
     let output = call(&node, [("kind", "mp4".into()), ("source", Json::Null)]).unwrap();
     assert_eq!(literals(&output), [Json::Null, false.into()]);
-    assert_eq!(output.ui.unwrap()["text"], json!(["7 mp4 None"]));
+    assert_eq!(output.ui.unwrap()["text"], json!(["1 mp4 None"]));
     assert_eq!(node.validated_inputs(), ["kind"]);
     assert_eq!(node.validate(&Extensions::default(), &Inputs::new()), Err("no kind".to_owned()));
     let fingerprint = node.fingerprint(&Extensions::default(), &inputs([("kind", json!("x"))]));

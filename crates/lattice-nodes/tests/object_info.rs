@@ -33,7 +33,8 @@ fn in_order(entry: &Json) -> String {
 #[test]
 fn every_entry_is_the_references() {
     let reference = reference();
-    let wrong: Vec<String> = registry()
+    let registry = registry();
+    let wrong: Vec<String> = registry
         .iter()
         .filter_map(|(name, node)| {
             let Some(theirs) = reference.get(name) else {
@@ -51,7 +52,7 @@ fn every_entry_is_the_references() {
             })
         })
         .collect();
-    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), registry().len(), wrong.join("\n"));
+    assert!(wrong.is_empty(), "{} of {} differ:\n{}", wrong.len(), registry.len(), wrong.join("\n"));
 }
 
 #[test]

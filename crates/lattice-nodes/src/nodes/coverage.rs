@@ -22,7 +22,7 @@ pub fn coverage() -> IndexMap<&'static str, Coverage> {
     let mut categories: IndexMap<&'static str, Coverage> = IndexMap::new();
     for (category, name) in REFERENCE.lines().filter_map(|line| line.split_once('\t')) {
         let category = categories.entry(category).or_default();
-        if ours.contains_key(name) { category.present.push(name) } else { category.missing.push(name) }
+        if ours.get(name).is_some() { category.present.push(name) } else { category.missing.push(name) }
     }
     categories.sort_unstable_keys();
     categories
