@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use lattice_graph::{
-    CallContext, Extensions, Inputs, ListInputs, Node, NodeError, NodeOutput, NodeState, Slot, Value,
+    CallContext, Extensions, Inputs, ListInputs, Node, NodeError, NodeOutput, Slot, StandaloneCall, Value,
 };
 use lattice_nodes::node::{Choice, Ui, WithUi, node};
 use lattice_nodes::{Error, Result};
