@@ -2,5 +2,6 @@
 //! formats. Knows no file and no checkpoint key.
 
 mod denoise;
+pub mod prompt;
 
 pub use denoise::{Denoised, Denoiser};

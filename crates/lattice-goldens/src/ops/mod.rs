@@ -1,6 +1,7 @@
 //! The operations, by topic.
 
 mod models;
+mod prompt;
 
 use anyhow::Result;
 
@@ -14,6 +15,6 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; 1] = [models::OPERATIONS];
+    let topics: [&'static [Operation]; 2] = [models::OPERATIONS, prompt::OPERATIONS];
     topics.into_iter().flatten()
 }
