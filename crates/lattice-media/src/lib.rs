@@ -1,1 +1,21 @@
-//! Images, masks and metadata in and out of files.
+//! Images, masks and metadata in and out of files, and the arithmetic on pixels that knows no network.
+//!
+//! Tensor layouts: an *image* is f32 `[B, H, W, C]` in 0..1 with C = 3 (RGB), 4 (RGBA) or 1; a *mask* is f32 `[B, H, W]` in
+//! 0..1; *planes* are `[B, C, H, W]` (latents) or `[B, C, T, H, W]` (video latents). Functions keep the dtype and device
+//! of what they are given and compute in f32.
+
+pub mod animation;
+pub mod decode;
+mod error;
+pub mod exif;
+pub mod json;
+pub mod metadata;
+pub mod pixels;
+pub mod png;
+mod png_decode;
+pub mod resize;
+mod tensor;
+
+pub use decode::{Decoded, Limits, Picture};
+pub use error::{MediaError, Result};
+pub use pixels::Pixels;
