@@ -1,6 +1,6 @@
 //! Layers from a scope, their tensors' shapes checked: a malformed file is found out before anything is computed.
 
-use lattice_kernels::nn::{Conv2d, Conv2dConfig, Embedding, GroupNorm, LayerNorm, Linear};
+use lattice_kernels::nn::{Conv2d, Conv2dConfig, Embedding, GroupNorm, LayerNorm, Linear, RmsNorm};
 use lattice_weights::{Scope, Weight};
 
 use crate::ModelError;
@@ -18,6 +18,11 @@ pub(crate) trait ScopeExt {
     fn linear(&self, inputs: usize, outputs: usize) -> Built<Linear>;
     /// `weight` [out, in] alone.
     fn linear_no_bias(&self, inputs: usize, outputs: usize) -> Built<Linear>;
+    /// As many linear maps as rows of `weight` [parts * out, in] and `bias` (if there is one) make: fused projections
+    /// taken apart, without copying.
+    fn linear_parts(&self, inputs: usize, outputs: &[usize]) -> Built<Vec<Linear>>;
+    /// Gain [width] under that name.
+    fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Built<RmsNorm>;
     /// A 1x1 convolution as a linear map of channels: `weight` [out, in, 1, 1] or [out, in], and `bias` [out].
     fn pointwise(&self, inputs: usize, outputs: usize) -> Built<Linear>;
     /// `weight` [out, in, kernel, kernel] and `bias` [out].
@@ -70,6 +75,24 @@ impl ScopeExt for Scope<'_> {
 
     fn linear_no_bias(&self, inputs: usize, outputs: usize) -> Built<Linear> {
         Ok(Linear::new(self.tensor("weight", &[outputs, inputs])?, None)?)
+    }
+
+    fn linear_parts(&self, inputs: usize, outputs: &[usize]) -> Built<Vec<Linear>> {
+        let rows = outputs.iter().sum();
+        let weight = self.tensor("weight", &[rows, inputs])?;
+        let bias = if self.has("bias") { Some(self.tensor("bias", &[rows])?) } else { None };
+        let mut start = 0;
+        let mut parts = Vec::with_capacity(outputs.len());
+        for &len in outputs {
+            let bias = bias.as_ref().map(|b| b.narrow_rows(start, len)).transpose()?;
+            parts.push(Linear::new(weight.narrow_rows(start, len)?, bias)?);
+            start += len;
+        }
+        Ok(parts)
+    }
+
+    fn rms_norm(&self, name: &str, width: usize, eps: f64) -> Built<RmsNorm> {
+        Ok(RmsNorm::new(Some(self.tensor(name, &[width])?), eps))
     }
 
     fn pointwise(&self, inputs: usize, outputs: usize) -> Built<Linear> {

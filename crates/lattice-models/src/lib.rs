@@ -7,12 +7,16 @@ mod convert;
 pub mod detect;
 mod embedding;
 mod error;
+pub mod flux;
 mod hints;
 mod layers;
 pub mod network;
+mod rope;
+pub mod sd3;
 pub mod sd_unet;
 pub mod text;
 pub mod tokenizers;
+mod transformer;
 pub mod vae;
 
 pub use detect::{Checkpoint, DetectError};

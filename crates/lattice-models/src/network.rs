@@ -8,7 +8,7 @@ pub struct NetworkInput {
     /// Scaled noisy latent, [B, C, H, W] or [B, C, T, H, W]; extra input channels (inpainting, control) are already
     /// joined on.
     pub x: Tensor,
-    /// What the family calls the timestep (`models.md` section 3): [B].
+    /// What the family calls the timestep (an index, sigma, or sigma times 1000): [B].
     pub timesteps: Tensor,
     /// Encoded text, [B, tokens, width].
     pub context: Option<Tensor>,
@@ -18,6 +18,8 @@ pub struct NetworkInput {
     pub y: Option<Tensor>,
     /// Distilled guidance, [B].
     pub guidance: Option<Tensor>,
+    /// Further pictures that the network attends to (Flux).
+    pub reference: Option<Reference>,
     /// Residuals of a ControlNet or T2I-Adapter.
     pub control: Option<Control>,
 }
@@ -25,18 +27,49 @@ pub struct NetworkInput {
 impl NetworkInput {
     /// The two inputs that every family has.
     pub fn new(x: Tensor, timesteps: Tensor) -> Self {
-        Self { x, timesteps, context: None, context_mask: None, y: None, guidance: None, control: None }
+        Self {
+            x,
+            timesteps,
+            context: None,
+            context_mask: None,
+            y: None,
+            guidance: None,
+            reference: None,
+            control: None,
+        }
     }
 }
 
-/// Residuals that control networks add to the base network; lists are consumed from the end (`models.md` 5.1).
+/// Reference latents and how they are placed beside the picture.
+#[derive(Clone, Debug)]
+pub struct Reference {
+    /// Latents [B, C, H, W] of any size, in the scale of the network.
+    pub latents: Vec<Tensor>,
+    /// Their placement.
+    pub placement: ReferencePlacement,
+}
+
+/// Positions that tokens of reference latents get.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReferencePlacement {
+    /// Index 1; each beside those before it, to the right or below, whichever keeps the whole smaller.
+    #[default]
+    Offset,
+    /// Index 1, 2, ... without a shift.
+    Index,
+    /// Index 0, shifted diagonally beyond the picture and each other.
+    Diagonal,
+}
+
+/// Residuals that control networks add to the base network; U-Nets consume the lists from the end, transformers
+/// take entry i at block i.
 #[derive(Clone, Debug, Default)]
 pub struct Control {
     /// Added after input blocks (T2I-Adapter), or per double block (Flux).
     pub input: Vec<Option<Tensor>>,
     /// Added after the middle block.
     pub middle: Vec<Option<Tensor>>,
-    /// Added to the skips, or per single block (Flux).
+    /// Added to the skips, or per joint block (Stable Diffusion 3), or per single block (Flux).
     pub output: Vec<Option<Tensor>>,
 }
 

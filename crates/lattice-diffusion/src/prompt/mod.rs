@@ -101,7 +101,8 @@ impl PromptEncoding {
             let rest = match (part.strip_prefix(embedding::PREFIX), embeddings) {
                 (Some(reference), Some(source)) => {
                     let (rows, rest) = embedding::resolve(reference, source)?;
-                    groups.extend(rows.map(|rows| rows.into_iter().map(Token::Vector).map(weighted).collect()));
+                    groups
+                        .extend(rows.map(|rows| rows.into_iter().map(Token::Vector).map(weighted).collect()));
                     if rest.is_empty() {
                         continue;
                     }

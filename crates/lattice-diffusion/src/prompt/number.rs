@@ -15,7 +15,9 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
             (_, Some(value)) => plain.push(char::from(b'0' + value)),
             // An underscore counts only between two digits.
             ('_', _) if after_digit && chars.peek().copied().is_some_and(|c| decimal_digit(c).is_some()) => {}
-            (c, _) if c.is_ascii_alphabetic() || matches!(c, '+' | '-' | '.') => plain.push(c.to_ascii_lowercase()),
+            (c, _) if c.is_ascii_alphabetic() || matches!(c, '+' | '-' | '.') => {
+                plain.push(c.to_ascii_lowercase())
+            }
             _ => return None,
         }
         after_digit = digit.is_some();
@@ -62,7 +64,9 @@ mod tests {
             assert_eq!(parse_float(text), Some(value), "{text:?}");
         }
         assert!(parse_float("NaN").is_some_and(f64::is_nan));
-        for text in ["", " ", "1__0", "_1", "1_", "1_.0", "0x10", "1,2", "1e", "e5", "+-1", "½", "²", "1 2", "."] {
+        for text in
+            ["", " ", "1__0", "_1", "1_", "1_.0", "0x10", "1,2", "1e", "e5", "+-1", "½", "²", "1 2", "."]
+        {
             assert_eq!(parse_float(text), None, "{text:?}");
         }
     }

@@ -28,7 +28,14 @@ fn encoding(layout: ChunkLayout) -> PromptEncoding {
 }
 
 fn layout(max: usize) -> ChunkLayout {
-    ChunkLayout { start: Some(1), end: Some(2), pad: 0, max_length: Some(max), pad_to_max: true, min_length: 0 }
+    ChunkLayout {
+        start: Some(1),
+        end: Some(2),
+        pad: 0,
+        max_length: Some(max),
+        pad_to_max: true,
+        min_length: 0,
+    }
 }
 
 /// Tokens as text: letters for ids, `^ $ .` for start, end and padding, `#` for rows.

@@ -6,7 +6,7 @@ use std::sync::{LazyLock, Mutex};
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
-use lattice_models::network::Control;
+use lattice_models::network::{Control, Reference, ReferencePlacement};
 use lattice_models::{ForwardOptions, NetworkInput, TextInput, TextOptions};
 use lattice_weights::{StateDict, StoredDType};
 
@@ -81,7 +81,19 @@ fn network_input(case: &Case<'_>) -> Result<NetworkInput> {
         output: numbered(case, "control_output")?,
     };
     let any = !(control.input.is_empty() && control.middle.is_empty() && control.output.is_empty());
+    let latents: Vec<Tensor> = (0..)
+        .map(|i| format!("ref_latent{i}"))
+        .take_while(|name| case.has_tensor(name))
+        .map(|name| required(case, &name))
+        .collect::<Result<_>>()?;
+    let placement = match case.json["params"]["ref_latents_method"].as_str() {
+        None | Some("offset") => ReferencePlacement::Offset,
+        Some("index") => ReferencePlacement::Index,
+        Some("uxo") => ReferencePlacement::Diagonal,
+        Some(other) => bail!("unknown ref_latents_method {other}"),
+    };
     Ok(NetworkInput {
+        reference: (!latents.is_empty()).then_some(Reference { latents, placement }),
         context: input(case, "context")?,
         context_mask: input(case, "attention_mask")?,
         y: input(case, "y")?,

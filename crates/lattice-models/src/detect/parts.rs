@@ -6,11 +6,13 @@ use std::sync::Arc;
 use lattice_kernels::StoredDType;
 use lattice_weights::StateDict;
 
-use super::facts::ModelSpec;
+use super::facts::{Family, LatentFormat, ModelSpec, Prediction, Schedule};
 use super::signature::{self, Network};
 use super::{DetectError, stable_diffusion};
+use crate::flux::{Flux, FluxConfig};
 use crate::network::DiffusionNetwork;
 use crate::sd_unet::{UNet, UnetConfig};
+use crate::sd3::{Mmdit, MmditConfig};
 use crate::text::{ClipActivation, ClipConfig, ClipText, TextEncoder, from_openclip, is_openclip};
 use crate::vae::{AutoencoderKl, Vae};
 use crate::{Hints, ModelError};
@@ -147,6 +149,48 @@ impl DiffusionPart {
                 let spec = stable_diffusion::spec(&scope, &config, &hints, main_dtype(&weights));
                 let network = UNet::new(&scope, config)?;
                 Ok(Self { spec, weights, network: Arc::new(network) })
+            }
+            Network::Sd3 => {
+                let config = MmditConfig::read(&scope)?;
+                let spec = ModelSpec {
+                    family: Family::Sd3,
+                    prediction: Prediction::Flow,
+                    schedule: Schedule::Flow {
+                        shift: hints.number("shift").unwrap_or(3.0),
+                        multiplier: 1000.0,
+                    },
+                    latent_format: LatentFormat::Sd3,
+                    in_channels: config.in_channels,
+                    out_channels: config.out_channels,
+                    context_width: Some(config.context_width),
+                    vector_width: Some(config.pooled_width),
+                    guidance: false,
+                    memory_factor: 1.2,
+                    dtype: main_dtype(&weights),
+                };
+                Ok(Self { spec, network: Arc::new(Mmdit::new(&scope, config)?), weights })
+            }
+            Network::Flux => {
+                let config = FluxConfig::read(&scope)?;
+                let (family, schedule) = if config.guidance {
+                    (Family::Flux, Schedule::ExponentialFlow { shift: 1.15 })
+                } else {
+                    (Family::FluxSchnell, Schedule::Flow { shift: 1.0, multiplier: 1.0 })
+                };
+                let spec = ModelSpec {
+                    family,
+                    prediction: Prediction::Flow,
+                    schedule,
+                    latent_format: LatentFormat::Flux,
+                    in_channels: config.in_channels,
+                    out_channels: config.out_channels,
+                    context_width: Some(config.context_width),
+                    vector_width: Some(config.vector_width),
+                    guidance: config.guidance,
+                    memory_factor: 3.1,
+                    dtype: main_dtype(&weights),
+                };
+                Ok(Self { spec, network: Arc::new(Flux::new(&scope, config)?), weights })
             }
             other => Err(DetectError::Unsupported {
                 file: dict.source().to_owned(),
