@@ -15,7 +15,8 @@ use super::Operation;
 use crate::{Case, Check, Outcome};
 
 /// Operations of topic `prompt`.
-pub const OPERATIONS: &[Operation] = &[("prompt", "tokens", tokens), ("prompt", "weighting", weighting)];
+pub(super) const OPERATIONS: &[Operation] =
+    &[("prompt", "tokens", tokens), ("prompt", "weighting", weighting)];
 
 /// The encodings by the names the data give them.
 fn encoding(name: &str) -> Result<PromptEncoding> {

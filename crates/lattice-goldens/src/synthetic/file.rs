@@ -7,7 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use indexmap::IndexMap;
-use lattice_weights::{StateDict, StoredDType, Weight};
+use lattice_weights::{StateDict, StoredDType};
 use rayon::prelude::*;
 use serde_json::{Map, Value as Json, json};
 
@@ -130,18 +130,11 @@ impl Manifest {
         Ok(())
     }
 
-    /// The tensors in memory, the same bytes as in the file.
+    /// The file, made and opened in memory.
     pub fn state_dict(&self, seed: u64, dtype: StoredDType) -> Result<StateDict> {
-        let mut tensors = IndexMap::with_capacity(self.tensors.len());
-        for (name, plan) in self.plans(seed, dtype) {
-            dtype_name(plan.dtype)?;
-            let mut bytes = vec![0; plan.bytes()];
-            encode_parallel(&plan, 0, &mut bytes);
-            tensors
-                .insert(name.to_owned(), Weight::new(plan.dtype, plan.shape.as_slice(), bytes.into(), None)?);
-        }
-        let metadata = self.file_metadata(seed)?.into_iter().collect();
-        Ok(StateDict::new(&format!("{} (seed {seed})", self.name), tensors, metadata))
+        let mut file = Vec::new();
+        self.write_to(&mut file, seed, dtype)?;
+        Ok(lattice_weights::safetensors::from_bytes(&format!("{} (seed {seed})", self.name), file.into())?)
     }
 }
 

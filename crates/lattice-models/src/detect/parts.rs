@@ -13,8 +13,10 @@ use crate::flux::{Flux, FluxConfig};
 use crate::network::DiffusionNetwork;
 use crate::sd_unet::{UNet, UnetConfig};
 use crate::sd3::{Mmdit, MmditConfig};
-use crate::text::{ClipActivation, ClipConfig, ClipText, TextEncoder, from_openclip, is_openclip};
-use crate::vae::{AutoencoderKl, Vae};
+use crate::text::{
+    ClipActivation, ClipConfig, ClipText, T5Config, T5Encoder, TextEncoder, from_openclip, is_openclip,
+};
+use crate::vae::{AutoencoderKl, Taesd, Vae};
 use crate::{Hints, ModelError};
 
 /// A diffusion network with its facts and its weights under the network's own names (what adapters patch).
@@ -38,6 +40,10 @@ pub enum TextEncoderKind {
     ClipH,
     /// OpenCLIP ViT-bigG/14.
     ClipG,
+    /// The encoder of T5 1.1 XXL.
+    T5Xxl,
+    /// The encoder of UMT5 XXL.
+    Umt5Xxl,
 }
 
 impl TextEncoderKind {
@@ -47,6 +53,8 @@ impl TextEncoderKind {
             Self::ClipL => "clip_l",
             Self::ClipH => "clip_h",
             Self::ClipG => "clip_g",
+            Self::T5Xxl => "t5xxl",
+            Self::Umt5Xxl => "umt5xxl",
         }
     }
 }
@@ -112,6 +120,8 @@ const TEXT_PREFIXES: &[(&str, TextEncoderKind)] = &[
     ("text_encoders.clip_l.transformer.", TextEncoderKind::ClipL),
     ("text_encoders.clip_h.transformer.", TextEncoderKind::ClipH),
     ("text_encoders.clip_g.transformer.", TextEncoderKind::ClipG),
+    ("text_encoders.t5xxl.transformer.", TextEncoderKind::T5Xxl),
+    ("text_encoders.umt5xxl.transformer.", TextEncoderKind::Umt5Xxl),
 ];
 
 impl DiffusionPart {
@@ -217,19 +227,19 @@ impl TextPart {
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
         let root = dict.root();
-        let family = dict.metadata().get("lattice.family").map(String::as_str);
+        if root.has("encoder.block.0.layer.0.SelfAttention.q.weight") {
+            let own_positions = T5Config::read(&root)?.own_positions;
+            let kind = if own_positions { TextEncoderKind::Umt5Xxl } else { TextEncoderKind::T5Xxl };
+            return Self::of_kind(dict, kind);
+        }
         let layers = if is_openclip(&root) {
             root.at("transformer").at("resblocks").count()
         } else {
             root.at("text_model").at("encoder").at("layers").count()
         };
+        // Depth tells the published towers apart; reduced ones say what they are.
+        let family = dict.metadata().get("lattice.family").map(String::as_str);
         let kind = match (family, layers) {
-            (Some("clip_l"), _) => TextEncoderKind::ClipL,
-            (Some("clip_h" | "openclip_h"), _) => TextEncoderKind::ClipH,
-            (Some("clip_g" | "openclip_g"), _) => TextEncoderKind::ClipG,
-            (_, 31..) => TextEncoderKind::ClipG,
-            (_, 23..) => TextEncoderKind::ClipH,
-            (_, 1..) => TextEncoderKind::ClipL,
             (_, 0) => {
                 return Err(DetectError::Unknown {
                     file: dict.source().to_owned(),
@@ -237,18 +247,26 @@ impl TextPart {
                     recognised: signature::other_kind(dict).map(|kind| format!("it looks like {kind}")),
                 });
             }
+            (Some("clip_g" | "openclip_g"), _) | (_, 31..) => TextEncoderKind::ClipG,
+            (Some("clip_h" | "openclip_h"), _) | (_, 23..) => TextEncoderKind::ClipH,
+            _ => TextEncoderKind::ClipL,
         };
         Self::of_kind(dict, kind)
     }
 
     /// A text encoder of a kind that is known otherwise (its place in a checkpoint), without prefix.
     pub fn of_kind(dict: &StateDict, kind: TextEncoderKind) -> Result<Self, DetectError> {
-        let hints = Hints::of(dict).component("text").component(kind.name());
-        let weights = clip_weights(dict)?;
         let activation = match kind {
+            TextEncoderKind::T5Xxl | TextEncoderKind::Umt5Xxl => {
+                let config = T5Config::read(&dict.root())?;
+                let encoder = Arc::new(T5Encoder::new(&dict.root(), config)?);
+                return Ok(Self { kind, weights: dict.clone(), encoder });
+            }
             TextEncoderKind::ClipL => ClipActivation::QuickGelu,
             TextEncoderKind::ClipH | TextEncoderKind::ClipG => ClipActivation::Gelu,
         };
+        let hints = Hints::of(dict).component("text").component(kind.name());
+        let weights = clip_weights(dict)?;
         let config = ClipConfig::read(&weights.root(), &hints, activation)?;
         let encoder = ClipText::new(&weights.root(), config)?;
         Ok(Self { kind, weights, encoder: Arc::new(encoder) })
@@ -288,6 +306,9 @@ impl VaePart {
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
         let root = dict.root();
+        if let Some(vae) = taesd(dict)? {
+            return Ok(Self { vae: Arc::new(vae), weights: dict.clone() });
+        }
         if !root.has("decoder.conv_in.weight") && !root.has("encoder.conv_in.weight") {
             return Err(DetectError::Unknown {
                 file: dict.source().to_owned(),
@@ -297,6 +318,26 @@ impl VaePart {
         }
         Ok(Self { vae: Arc::new(AutoencoderKl::new(&root)?), weights: dict.clone() })
     }
+}
+
+/// The tiny autoencoder of a file: both halves under their prefixes, or one half under bare indices.
+fn taesd(dict: &StateDict) -> Result<Option<Taesd>, DetectError> {
+    let root = dict.root();
+    let (both_encoder, both_decoder) = (root.at("taesd_encoder"), root.at("taesd_decoder"));
+    let encoder = [&both_encoder, &root].into_iter().find(|s| s.has("0.weight") && s.has("1.conv.0.weight"));
+    let decoder = [&both_decoder, &root].into_iter().find(|s| s.has("1.weight") && s.has("3.conv.0.weight"));
+    if encoder.is_none() && decoder.is_none() {
+        return Ok(None);
+    }
+    let channels = decoder.and_then(|s| s.optional("1.weight")).and_then(|w| w.dims().get(1).copied());
+    // The published kinds share a layout; without a word on which it is, that of Stable Diffusion 1.x or Flux.
+    let (scale, shift) = if channels == Some(16) { (0.3611, 0.1159) } else { (0.18215, 0.0) };
+    let hints = Hints::of(dict);
+    let number = |name: &str, default: f64| match dict.get(name) {
+        Some(weight) if weight.elem_count() == 1 => f64::from(weight.to_f32()[0]),
+        _ => hints.number(name).unwrap_or(default),
+    };
+    Ok(Some(Taesd::new(encoder, decoder, number("vae_scale", scale), number("vae_shift", shift))?))
 }
 
 /// The storage type with most elements.

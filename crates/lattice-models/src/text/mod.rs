@@ -2,6 +2,7 @@
 
 mod clip;
 mod openclip;
+mod t5;
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use candle_core::{Result, Tensor};
 
 pub use clip::{ClipActivation, ClipConfig, ClipText};
 pub use openclip::{from_openclip, is_openclip};
+pub use t5::{T5Config, T5Encoder};
 
 /// One position of a prompt.
 #[derive(Clone, Debug)]

@@ -1,10 +1,12 @@
 //! Autoencoders between pictures and latents.
 
 mod kl;
+mod taesd;
 
 use candle_core::{Result, Tensor};
 
 pub use kl::{AutoencoderKl, KlConfig};
+pub use taesd::Taesd;
 
 /// An autoencoder. Pictures are [B, 3, H, W] in -1..1, latents in the scale of the file (before the latent format's).
 pub trait Vae: Send + Sync {
