@@ -1,12 +1,18 @@
 //! What the host lends to nodes: folders, settings, the names of saved files.
 
+mod embeddings;
 mod folders;
+mod models;
 mod output;
 mod write;
 
+use std::sync::Arc;
+
 use lattice_graph::Extensions;
 
+pub use embeddings::{Embeddings, EncoderEmbeddings};
 pub use folders::{Folders, ModelFile, Root, inside, split_annotation};
+pub use models::{ModelCache, open};
 pub use output::{OutputNames, SavedFile};
 pub use write::{write_new, write_over};
 
@@ -40,7 +46,10 @@ impl Default for Settings {
 /// All that the nodes of this library ask of their host.
 pub fn services(folders: Folders, settings: Settings) -> Extensions {
     let mut extensions = Extensions::default();
-    extensions.insert(folders);
+    let folders = Arc::new(folders);
+    extensions.insert(Embeddings(folders.clone()));
+    extensions.insert_shared(folders);
+    extensions.insert(ModelCache::default());
     extensions.insert(settings);
     extensions
 }

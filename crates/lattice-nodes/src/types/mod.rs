@@ -1,10 +1,16 @@
 //! The graph's value types.
 
+mod clip;
+mod vae;
+
 use std::sync::Arc;
 
 use candle_core::Tensor;
 
 use crate::node::GraphType;
+
+pub use clip::{Clip, ClipEncoder, EncodedPrompt, PromptChunks};
+pub use vae::Vae;
 
 /// Memory of a tensor's elements.
 pub fn tensor_bytes(tensor: &Tensor) -> usize {

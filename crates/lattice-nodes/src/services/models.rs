@@ -1,0 +1,68 @@
+//! Opening model files; files that are in use are shared.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+use std::time::SystemTime;
+
+use lattice_models::Checkpoint;
+use lattice_weights::{StateDict, safetensors};
+use parking_lot::Mutex;
+
+use super::{Folders, ModelFile};
+use crate::{Error, Result};
+
+/// Opens a model file. Nothing of it is read yet but the list of its tensors.
+///
+/// # Errors
+/// If the file is broken or of an unknown format.
+pub fn open(file: &ModelFile) -> Result<StateDict> {
+    match file {
+        ModelFile::Path(path) => safetensors::open(path).map_err(Error::other),
+        ModelFile::Builtin { name, bytes } => safetensors::from_bytes(name, bytes.clone()).map_err(Error::other),
+    }
+}
+
+/// Checkpoints in use, by the state of their file.
+#[derive(Default)]
+pub struct ModelCache {
+    checkpoints: Mutex<HashMap<FileState, Weak<Checkpoint>>>,
+}
+
+/// A file as it is now: written anew, it is another.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum FileState {
+    Path { path: PathBuf, length: u64, modified: Option<SystemTime> },
+    Builtin(String),
+}
+
+impl FileState {
+    fn of(file: &ModelFile) -> Result<Self> {
+        Ok(match file {
+            ModelFile::Path(path) => {
+                let metadata = std::fs::metadata(path).map_err(Error::file(path))?;
+                Self::Path { path: path.clone(), length: metadata.len(), modified: metadata.modified().ok() }
+            }
+            ModelFile::Builtin { name, .. } => Self::Builtin(name.clone()),
+        })
+    }
+}
+
+impl ModelCache {
+    /// The checkpoint of that name, shared with whoever has it open.
+    ///
+    /// # Errors
+    /// If there is none, or its tensors are those of no known model.
+    pub fn checkpoint(&self, folders: &Folders, name: &str) -> Result<Arc<Checkpoint>> {
+        let file = folders.find("checkpoints", name)?;
+        let state = FileState::of(&file)?;
+        let mut open_ones = self.checkpoints.lock();
+        if let Some(checkpoint) = open_ones.get(&state).and_then(Weak::upgrade) {
+            return Ok(checkpoint);
+        }
+        let checkpoint = Arc::new(Checkpoint::load(&open(&file)?).map_err(Error::other)?);
+        open_ones.retain(|_, checkpoint| checkpoint.strong_count() > 0);
+        open_ones.insert(state, Arc::downgrade(&checkpoint));
+        Ok(checkpoint)
+    }
+}
