@@ -16,6 +16,9 @@ pub enum Error {
     /// A value that makes no sense, alone or beside the others.
     #[error("{0}")]
     Value(String),
+    /// More memory than there is.
+    #[error("{0}")]
+    OutOfMemory(String),
     /// A file that cannot be read or written.
     #[error("{}: {source}", path.display())]
     File {
@@ -58,6 +61,7 @@ impl From<Error> for NodeError {
         let kind = match &error {
             Error::Node(_) | Error::Tensor(_) | Error::Other(_) => "RuntimeError",
             Error::Value(_) => "ValueError",
+            Error::OutOfMemory(_) => "torch.OutOfMemoryError",
             Error::File { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
                 "FileNotFoundError"
             }

@@ -10,6 +10,7 @@ mod error;
 pub mod node;
 mod nodes;
 pub mod services;
+mod tensors;
 pub mod types;
 
 pub use error::{Error, Result};

@@ -24,6 +24,15 @@ impl<T: GraphType> IntoSlot for T {
     }
 }
 
+/// A part that may be missing goes on as null; whoever uses it reports it.
+impl<T: GraphType> IntoSlot for Option<T> {
+    const TYPE: &'static str = T::NAME;
+
+    fn into_slot(self) -> Slot {
+        Slot::One(self.map_or(Value::NULL, GraphType::into_value))
+    }
+}
+
 impl IntoSlot for Value {
     const TYPE: &'static str = "*";
 

@@ -8,6 +8,7 @@ use lattice_graph::Node;
 use super::MAX_RESOLUTION;
 use crate::Result;
 use crate::node::node;
+use crate::tensors::filled;
 use crate::types::Image;
 
 /// The nodes of this module.
@@ -31,5 +32,5 @@ fn empty_image(
 ) -> Result<Image> {
     let channels = [16, 8, 0].map(|shift| ((color >> shift) & 0xFF) as f32 / 255.0);
     let pixel = Tensor::new(&channels, &Device::Cpu)?;
-    Ok(Image(pixel.broadcast_as((batch_size, height, width, 3))?.contiguous()?))
+    Ok(Image(filled(&[batch_size, height, width, 3], 0.0)?.broadcast_add(&pixel)?))
 }

@@ -2,6 +2,11 @@
 
 mod coverage;
 mod image;
+mod image_files;
+mod inpaint;
+mod latent;
+mod text;
+mod vae;
 
 use lattice_graph::Registry;
 
@@ -12,6 +17,13 @@ pub(crate) const MAX_RESOLUTION: usize = 16384;
 
 /// All nodes.
 pub fn registry() -> Registry {
-    let categories = [image::nodes()];
+    let categories = [
+        image::nodes(),
+        image_files::nodes(),
+        inpaint::nodes(),
+        latent::nodes(),
+        text::nodes(),
+        vae::nodes(),
+    ];
     categories.into_iter().flatten().collect()
 }

@@ -58,7 +58,10 @@ impl EmbeddingSource for EncoderEmbeddings<'_> {
             let width = tensor.dims().last().copied().unwrap_or(0);
             if width != self.width {
                 let wanted = self.width;
-                return Err(fail(format!("its rows are {width} wide, the text encoder {} needs {wanted}", self.encoder)));
+                return Err(fail(format!(
+                    "its rows are {width} wide, the text encoder {} needs {wanted}",
+                    self.encoder
+                )));
             }
             rows.extend(tensor.to_f32().chunks_exact(width.max(1)).map(Arc::from));
         }
@@ -69,14 +72,17 @@ impl EmbeddingSource for EncoderEmbeddings<'_> {
 /// The tensors of a file that are meant for an encoder: those of a bundle, that of the encoder's name, or the first.
 fn choose<'a>(dict: &'a StateDict, encoder: &str) -> Vec<&'a Weight> {
     let bundled = |name: &str| {
-        let inner = name.strip_prefix("bundle_emb.").and_then(|rest| rest.split_once('.')).map(|(_, inner)| inner);
+        let inner =
+            name.strip_prefix("bundle_emb.").and_then(|rest| rest.split_once('.')).map(|(_, inner)| inner);
         inner.is_some_and(|inner| inner == encoder || inner.starts_with("string_to_param."))
     };
     let bundle: Vec<_> = dict.iter().filter(|(name, _)| bundled(name)).map(|(_, weight)| weight).collect();
     if !bundle.is_empty() {
         return bundle;
     }
-    let first_parameter = || dict.iter().find(|(name, _)| name.starts_with("string_to_param.")).map(|(_, w)| w);
-    let chosen = first_parameter().or_else(|| dict.get(encoder)).or_else(|| dict.iter().next().map(|(_, w)| w));
+    let first_parameter =
+        || dict.iter().find(|(name, _)| name.starts_with("string_to_param.")).map(|(_, w)| w);
+    let chosen =
+        first_parameter().or_else(|| dict.get(encoder)).or_else(|| dict.iter().next().map(|(_, w)| w));
     chosen.into_iter().collect()
 }

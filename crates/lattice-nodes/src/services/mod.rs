@@ -2,6 +2,7 @@
 
 mod embeddings;
 mod folders;
+mod hash;
 mod models;
 mod output;
 mod write;
@@ -12,6 +13,7 @@ use lattice_graph::Extensions;
 
 pub use embeddings::{Embeddings, EncoderEmbeddings};
 pub use folders::{Folders, ModelFile, Root, inside, split_annotation};
+pub use hash::file_hash;
 pub use models::{ModelCache, open};
 pub use output::{OutputNames, SavedFile};
 pub use write::{write_new, write_over};

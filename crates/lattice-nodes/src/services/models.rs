@@ -19,7 +19,9 @@ use crate::{Error, Result};
 pub fn open(file: &ModelFile) -> Result<StateDict> {
     match file {
         ModelFile::Path(path) => safetensors::open(path).map_err(Error::other),
-        ModelFile::Builtin { name, bytes } => safetensors::from_bytes(name, bytes.clone()).map_err(Error::other),
+        ModelFile::Builtin { name, bytes } => {
+            safetensors::from_bytes(name, bytes.clone()).map_err(Error::other)
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use candle_core::Tensor;
 use lattice_diffusion::prompt::{
-    Chunk, EmbeddingSource, EncoderOutput, Padding, PromptEncoding, Token, encode_weighted, layouts,
+    Chunk, EmbeddingSource, EncoderOutput, Padding, PromptEncoding, encode_weighted, layouts,
 };
 use lattice_models::detect::{TextEncoderKind, TextPart};
 use lattice_models::tokenizers::Vocabulary;
@@ -73,7 +73,10 @@ impl Clip {
             [_] | [TextEncoderKind::ClipL, TextEncoderKind::ClipG] => {}
             _ => {
                 let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
-                return Err(Error::value(format!("no model reads its prompts through {} together", names.join(" and "))));
+                return Err(Error::value(format!(
+                    "no model reads its prompts through {} together",
+                    names.join(" and ")
+                )));
             }
         }
         let encoders = parts.into_iter().map(ClipEncoder::new).collect();
@@ -104,7 +107,8 @@ impl Clip {
     pub fn tokenize<'a>(&self, text: impl Fn(TextEncoderKind) -> &'a str) -> Result<PromptChunks> {
         let chunks = self.encoders.iter().map(|encoder| {
             let kind = encoder.part.kind;
-            let source = self.embeddings.as_ref().map(|e| e.of(kind.name(), encoder.part.encoder.embedding_width()));
+            let source =
+                self.embeddings.as_ref().map(|e| e.of(kind.name(), encoder.part.encoder.embedding_width()));
             let source = source.as_ref().map(|source| source as &dyn EmbeddingSource);
             encoder.prompts.tokenize(text(kind), source, self.padding).map_err(Error::other)
         });
@@ -125,7 +129,8 @@ impl Clip {
     /// # Errors
     /// If a token is outside an encoder's table, or a sequence too long for it.
     pub fn encode(&self, chunks: &PromptChunks) -> Result<EncodedPrompt> {
-        let outputs = self.encoders.iter().zip(chunks).map(|(encoder, chunks)| self.encode_with(encoder, chunks));
+        let outputs =
+            self.encoders.iter().zip(chunks).map(|(encoder, chunks)| self.encode_with(encoder, chunks));
         let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
         let states: Vec<_> = outputs.iter().map(|o| o.hidden.clone()).collect();
         let tokens = states.iter().map(|s| s.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
@@ -138,9 +143,13 @@ impl Clip {
     fn encode_with(&self, encoder: &ClipEncoder, chunks: &[Chunk]) -> candle_core::Result<EncoderOutput> {
         let options = self.options(encoder.part.kind);
         encode_weighted(chunks, &encoder.prompts.layout, |batch| {
-            let tokens = batch.iter().map(|chunk| chunk.iter().map(|t| network_token(&t.token)).collect()).collect();
+            let tokens = batch.iter().map(|chunk| chunk.iter().map(|t| t.token.clone()).collect()).collect();
             let output = encoder.part.encoder.encode(&TextInput { tokens, mask: None }, options)?;
-            Ok(EncoderOutput { hidden: output.states, pooled: output.projected.or(output.pooled), mask: None })
+            Ok(EncoderOutput {
+                hidden: output.states,
+                pooled: output.projected.or(output.pooled),
+                mask: None,
+            })
         })
     }
 
@@ -162,12 +171,5 @@ impl Clip {
             }
         }
         Ok(())
-    }
-}
-
-fn network_token(token: &Token) -> lattice_models::Token {
-    match token {
-        Token::Id(id) => lattice_models::Token::Id(*id),
-        Token::Row(row) => lattice_models::Token::Vector(row.clone()),
     }
 }

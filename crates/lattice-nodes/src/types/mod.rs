@@ -10,7 +10,7 @@ use candle_core::Tensor;
 use crate::node::GraphType;
 
 pub use clip::{Clip, ClipEncoder, EncodedPrompt, PromptChunks};
-pub use vae::Vae;
+pub use vae::{Vae, crop_to_multiple};
 
 /// Memory of a tensor's elements.
 pub fn tensor_bytes(tensor: &Tensor) -> usize {
@@ -38,6 +38,21 @@ impl GraphType for Mask {
 
     fn bytes(&self) -> usize {
         tensor_bytes(&self.0)
+    }
+}
+
+impl Mask {
+    /// As [B, 1, H, W].
+    ///
+    /// # Errors
+    /// If it is no mask of one of those shapes.
+    pub fn planes(&self) -> candle_core::Result<Tensor> {
+        match *self.0.dims() {
+            [h, w] => self.0.reshape((1, 1, h, w)),
+            [b, h, w] => self.0.reshape((b, 1, h, w)),
+            [b, c, h, w] => self.0.reshape((b * c, 1, h, w)),
+            ref other => candle_core::bail!("a mask has 2 or 3 axes, not {}", other.len()),
+        }
     }
 }
 

@@ -63,7 +63,9 @@ pub fn crop_to_multiple(images: &Tensor, factor: usize) -> Result<Tensor> {
     let factor = factor.max(1);
     let (h, w) = (height / factor * factor, width / factor * factor);
     if h == 0 || w == 0 {
-        candle_core::bail!("a picture of {width}x{height} pixels is smaller than one latent cell of {factor}x{factor}")
+        candle_core::bail!(
+            "a picture of {width}x{height} pixels is smaller than one latent cell of {factor}x{factor}"
+        )
     }
     images.narrow(1, (height - h) / 2, h)?.narrow(2, (width - w) / 2, w)
 }
