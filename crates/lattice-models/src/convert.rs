@@ -21,3 +21,18 @@ pub(crate) fn transpose(weight: &Weight) -> Result<Weight> {
     }
     Weight::new(weight.dtype(), (columns, rows), bytes.into(), weight.scale())
 }
+
+/// The rows of some tensors of one type one after another.
+pub(crate) fn concat_rows(parts: &[Weight]) -> Result<Weight> {
+    let Some(first) = parts.first() else { candle_core::bail!("nothing to join") };
+    let Some((_, rest)) = first.dims().split_first() else { candle_core::bail!("scalars cannot be joined") };
+    let fits =
+        |w: &Weight| w.dims().split_first().is_some_and(|(_, r)| r == rest) && w.dtype() == first.dtype();
+    if let Some(odd) = parts.iter().find(|w| !fits(w) || w.scale() != first.scale()) {
+        candle_core::bail!("{odd:?} cannot be joined to {first:?}: other row shape, type or scale")
+    }
+    let mut shape = first.dims().to_vec();
+    shape[0] = parts.iter().map(|w| w.dims()[0]).sum();
+    let bytes: Vec<u8> = parts.iter().flat_map(|w| w.bytes().iter().copied()).collect();
+    Weight::new(first.dtype(), shape, bytes.into(), first.scale())
+}

@@ -5,6 +5,7 @@
 
 mod convert;
 pub mod detect;
+pub mod diffusers;
 mod embedding;
 mod error;
 pub mod flux;

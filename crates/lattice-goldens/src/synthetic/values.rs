@@ -147,7 +147,7 @@ pub(super) fn default_fill(name: &str, shape: &[usize]) -> Fill {
     if name.ends_with("std-of-means") {
         return uniform(1.0, 0.2);
     }
-    if shape.len() <= 1 || name.ends_with(".gamma") {
+    if shape.len() <= 1 || name.strip_suffix(".gamma").is_some() {
         return if name.ends_with("bias") {
             uniform(0.0, 0.05)
         } else if GAIN.is_match(name) {

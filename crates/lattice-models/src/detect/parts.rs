@@ -9,6 +9,7 @@ use lattice_weights::StateDict;
 use super::facts::{Family, LatentFormat, ModelSpec, Prediction, Schedule};
 use super::signature::{self, Network};
 use super::{DetectError, stable_diffusion};
+use crate::diffusers::{self, Plan};
 use crate::flux::{Flux, FluxConfig};
 use crate::network::DiffusionNetwork;
 use crate::sd_unet::{UNet, UnetConfig};
@@ -202,11 +203,19 @@ impl DiffusionPart {
                 };
                 Ok(Self { spec, network: Arc::new(Flux::new(&scope, config)?), weights })
             }
+            Network::DiffusersUnet => Self::load_converted(&diffusers::unet(names(&weights)), &weights),
+            Network::DiffusersFlux => Self::load_converted(&diffusers::flux(names(&weights)), &weights),
+            Network::DiffusersSd3 => Self::load_converted(&diffusers::sd3(names(&weights)), &weights),
             other => Err(DetectError::Unsupported {
                 file: dict.source().to_owned(),
                 network: other.name().to_owned(),
             }),
         }
+    }
+
+    /// A network of a diffusers folder. What the conversion makes has single-file names, so this does not come back here.
+    fn load_converted(plan: &Plan, weights: &StateDict) -> Result<Self, DetectError> {
+        Self::load(&plan.apply(weights)?)
     }
 
     /// The same network over other weights of the same names and shapes (patched ones).
@@ -309,6 +318,9 @@ impl VaePart {
         if let Some(vae) = taesd(dict)? {
             return Ok(Self { vae: Arc::new(vae), weights: dict.clone() });
         }
+        if root.has("decoder.up_blocks.0.resnets.0.norm1.weight") {
+            return Self::load(&diffusers::autoencoder_kl(names(dict)).apply(dict)?);
+        }
         if !root.has("decoder.conv_in.weight") && !root.has("encoder.conv_in.weight") {
             return Err(DetectError::Unknown {
                 file: dict.source().to_owned(),
@@ -338,6 +350,12 @@ fn taesd(dict: &StateDict) -> Result<Option<Taesd>, DetectError> {
         _ => hints.number(name).unwrap_or(default),
     };
     Ok(Some(Taesd::new(encoder, decoder, number("vae_scale", scale), number("vae_shift", shift))?))
+}
+
+/// All tensor names.
+fn names(dict: &StateDict) -> impl Iterator<Item = &str> + Clone {
+    let names: Vec<&str> = dict.iter().map(|(name, _)| name).collect();
+    names.into_iter()
 }
 
 /// The storage type with most elements.

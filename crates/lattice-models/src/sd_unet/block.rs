@@ -15,8 +15,8 @@ use crate::layers::ScopeExt;
 enum Layer {
     /// The first convolution of the network.
     Conv(Conv2d),
-    Res(ResBlock),
-    Transformer(SpatialTransformer),
+    Res(Box<ResBlock>),
+    Transformer(Box<SpatialTransformer>),
     /// 3x3 convolution of stride 2.
     Downsample(Conv2d),
     /// Nearest-neighbour enlargement, then a 3x3 convolution.
@@ -50,9 +50,10 @@ impl Block {
             if child.has("in_layers.0.weight") {
                 let block = ResBlock::new(&child, channels, emb_width)?;
                 channels = block.out_channels();
-                layers.push(Layer::Res(block));
+                layers.push(Layer::Res(Box::new(block)));
             } else if child.has("proj_in.weight") {
-                layers.push(Layer::Transformer(SpatialTransformer::new(&child, channels, config)?));
+                let transformer = SpatialTransformer::new(&child, channels, config)?;
+                layers.push(Layer::Transformer(Box::new(transformer)));
             } else if child.has("op.weight") {
                 let outputs = child.shape("op.weight", 4)?[0];
                 let strided = Conv2dConfig::padded(1).stride(2);

@@ -53,9 +53,10 @@ impl UnetConfig {
         let first = scope.at("input_blocks").at(0).at(0).shape("weight", 4)?;
         let (model_channels, in_channels) = (first[0], first[1]);
         let out_channels = scope.at("out").at(2).shape("weight", 4)?[0];
-        let added_width = match scope.has("label_emb.0.0.weight") {
-            true => Some(scope.shape("label_emb.0.0.weight", 2)?[1]),
-            false => None,
+        let added_width = if scope.has("label_emb.0.0.weight") {
+            Some(scope.shape("label_emb.0.0.weight", 2)?[1])
+        } else {
+            None
         };
 
         let depth = |block: &Scope<'_>| block.at(1).at("transformer_blocks").count();

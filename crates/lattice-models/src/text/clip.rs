@@ -153,20 +153,15 @@ impl ClipText {
     pub fn config(&self) -> &ClipConfig {
         &self.config
     }
+}
 
-    /// Final-normed states at each sequence's first end token; of one without an end token, at its first position.
-    fn pool(&self, last: &Tensor, input: &TextInput) -> Result<Tensor> {
-        let rows = input
-            .tokens
-            .iter()
-            .enumerate()
-            .map(|(b, row)| {
-                let end = row.iter().position(|t| t.id() == Some(END_OF_TEXT)).unwrap_or(0);
-                last.narrow(0, b, 1)?.narrow(1, end, 1)?.squeeze(1)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        Tensor::cat(&rows, 0)
-    }
+/// Final-normed states at each sequence's first end token; of one without an end token, at its first position.
+fn pool(last: &Tensor, input: &TextInput) -> Result<Tensor> {
+    let rows = input.tokens.iter().enumerate().map(|(b, row)| {
+        let end = row.iter().position(|t| t.id() == Some(END_OF_TEXT)).unwrap_or(0);
+        last.narrow(0, b, 1)?.narrow(1, end, 1)?.squeeze(1)
+    });
+    Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)
 }
 
 impl TextEncoder for ClipText {
@@ -202,7 +197,7 @@ impl TextEncoder for ClipText {
             Some(states) if !options.final_norm => states,
             _ => last.clone(),
         };
-        let pooled = self.pool(&last, input)?;
+        let pooled = pool(&last, input)?;
         let projected = self.text_projection.as_ref().map(|p| p.forward(&pooled)).transpose()?;
         Ok(TextOutput { states, pooled: Some(pooled), projected })
     }

@@ -270,28 +270,24 @@ impl AutoencoderKl {
         let quant_conv = pointwise("quant_conv")?;
         let post_quant_conv = pointwise("post_quant_conv")?;
 
-        let decoder = match dec.has("conv_in.weight") {
-            true => {
-                let channels = dec.shape("conv_in.weight", 4)?[1];
-                if let Some(conv) = &post_quant_conv
-                    && conv.out_channels() != channels
-                {
-                    dec.at("conv_in").tensor("weight", &[conv.out_channels()])?;
-                }
-                Some(Decoder::new(&dec, channels)?)
+        let decoder = if dec.has("conv_in.weight") {
+            let channels = dec.shape("conv_in.weight", 4)?[1];
+            if let Some(conv) = &post_quant_conv {
+                scope.tensor("post_quant_conv.weight", &[channels, conv.in_channels(), 1, 1])?;
             }
-            false => None,
+            Some(Decoder::new(&dec, channels)?)
+        } else {
+            None
         };
-        let encoder = match enc.has("conv_in.weight") {
-            true => {
-                let encoder = Encoder::new(&enc, enc.shape("conv_in.weight", 4)?[1])?;
+        let encoder = if enc.has("conv_in.weight") {
+            let encoder = Encoder::new(&enc, enc.shape("conv_in.weight", 4)?[1])?;
+            if let Some(conv) = &quant_conv {
                 let moments = encoder.conv_out.out_channels();
-                if let Some(conv) = &quant_conv {
-                    scope.tensor("quant_conv.weight", &[conv.out_channels(), moments, 1, 1])?;
-                }
-                Some(encoder)
+                scope.tensor("quant_conv.weight", &[conv.out_channels(), moments, 1, 1])?;
             }
-            false => None,
+            Some(encoder)
+        } else {
+            None
         };
         // With quant convolutions the latent lies outside them.
         let decoder_side = decoder.as_ref().map(|d| match &post_quant_conv {
