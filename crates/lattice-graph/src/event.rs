@@ -70,7 +70,7 @@ pub enum Event {
 }
 
 /// Fields of `execution_error`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NodeFailure {
     /// Node that failed; for one from an expansion the original node.
     pub node_id: String,
@@ -138,6 +138,11 @@ impl ProgressSnapshot {
     /// The change that this snapshot ends with.
     pub fn latest(&self) -> Option<ProgressEntry> {
         self.log.lock().changes.get(self.len.checked_sub(1)?).cloned()
+    }
+
+    /// The state of one node now.
+    pub(crate) fn entry(&self, id: &str) -> Option<ProgressEntry> {
+        self.log.lock().latest.get(id).cloned()
     }
 
     /// All nodes touched so far, in the order of first touch.
