@@ -1,5 +1,8 @@
 //! Full-size layouts, as files with a hole of zeros for data, are recognised for what they are.
 
+use std::collections::BTreeMap;
+
+use indexmap::IndexMap;
 use lattice_goldens::synthetic::Manifest;
 use lattice_models::detect::{DetectError, DiffusionPart, Family, TextEncoderKind, TextPart, VaePart};
 use lattice_models::sd_unet::UnetConfig;
@@ -14,7 +17,7 @@ fn published(name: &str) -> (tempfile::TempDir, StateDict) {
     let path = folder.path().join("model.safetensors");
     manifest.write_sparse(&path, 0, StoredDType::F16).unwrap();
     let dict = lattice_weights::safetensors::open(&path).unwrap();
-    let mut bare = StateDict::new(name, Default::default(), Default::default());
+    let mut bare = StateDict::new(name, IndexMap::new(), BTreeMap::new());
     for (tensor, weight) in dict.iter() {
         bare.insert(tensor, weight.clone());
     }
@@ -134,7 +137,7 @@ fn broken_checkpoints_are_refused() {
     let mut refused = 0;
     // Every seventh tensor meets every kind of layer and keeps the test short.
     for name in names.iter().filter(|n| n.starts_with("model.diffusion_model.")).step_by(7) {
-        let mut without = StateDict::new("broken", Default::default(), whole.metadata().clone());
+        let mut without = StateDict::new("broken", IndexMap::new(), whole.metadata().clone());
         for (tensor, weight) in whole.iter().filter(|(tensor, _)| tensor != name) {
             without.insert(tensor, weight.clone());
         }

@@ -10,7 +10,7 @@ use lattice_models::diffusers::{Piece, Plan, autoencoder_kl, flux, sd3, unet};
 fn table(name: &str) -> Vec<(String, String, String)> {
     let file = std::fs::File::open(Manifest::project_root().join("maps").join(name)).unwrap();
     let mut text = String::new();
-    if name.ends_with(".gz") {
+    if name.strip_suffix(".gz").is_some() {
         flate2::read::GzDecoder::new(file).read_to_string(&mut text).unwrap();
     } else {
         std::io::BufReader::new(file).read_to_string(&mut text).unwrap();

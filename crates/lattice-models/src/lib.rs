@@ -18,6 +18,7 @@ pub mod sd_unet;
 pub mod text;
 pub mod tokenizers;
 mod transformer;
+pub mod upscale;
 pub mod vae;
 
 pub use detect::{Checkpoint, DetectError};
@@ -25,4 +26,5 @@ pub use error::ModelError;
 pub use hints::Hints;
 pub use network::{DiffusionNetwork, ForwardOptions, NetworkInput};
 pub use text::{TextEncoder, TextInput, TextOptions, TextOutput, Token};
+pub use upscale::Upscaler;
 pub use vae::Vae;

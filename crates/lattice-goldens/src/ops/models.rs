@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
 use lattice_models::network::{Control, Reference, ReferencePlacement};
-use lattice_models::{ForwardOptions, NetworkInput, TextInput, TextOptions};
+use lattice_models::sd_unet::ControlNet;
+use lattice_models::{ForwardOptions, NetworkInput, TextInput, TextOptions, Upscaler};
 use lattice_weights::{StateDict, StoredDType};
 
 use super::Operation;
@@ -21,6 +22,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("models", "vae_encode_mean", vae_encode_mean),
     ("models", "vae_decode", vae_decode),
     ("models", "text_encode", text_encode),
+    ("models", "upscale_model", upscale_model),
+    ("models", "controlnet_forward", controlnet_forward),
 ];
 
 /// The case's checkpoint, made once for all cases of a run that name it.
@@ -130,6 +133,29 @@ fn vae_decode(case: &Case<'_>) -> Result<Outcome> {
     Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
 }
 
+fn upscale_model(case: &Case<'_>) -> Result<Outcome> {
+    let upscaler = Upscaler::load(&checkpoint(case)?)?;
+    let out = upscaler.forward(&required(case, "image")?)?;
+    let scale = case.json["params"]["scale"].as_u64().context("no scale")? as usize;
+    Ok(Outcome::Ran(vec![Check::equal("scale", &upscaler.scale(), &scale), compare(case, "out", &out)?]))
+}
+
+fn controlnet_forward(case: &Case<'_>) -> Result<Outcome> {
+    let network = ControlNet::load(&checkpoint(case)?)?;
+    let control = network.forward(&network_input(case)?, &required(case, "hint")?)?;
+    let lists = [("middle", control.middle), ("output", control.output)];
+    let mut checks = vec![];
+    for (list, residuals) in lists {
+        for (i, residual) in residuals.into_iter().enumerate() {
+            let name = format!("{list}.{i}");
+            checks.push(compare(case, &name, &residual.context("an empty residual")?)?);
+        }
+    }
+    let wanted = case.field("outputs")?.as_object().map_or(0, serde_json::Map::len);
+    checks.push(Check::equal("number of residuals", &checks.len(), &wanted));
+    Ok(Outcome::Ran(checks))
+}
+
 /// The text encoder of a case: alone in its file, or the named component of a checkpoint.
 fn text_part(case: &Case<'_>) -> Result<TextPart> {
     let dict = checkpoint(case)?;
@@ -168,6 +194,11 @@ fn text_encode(case: &Case<'_>) -> Result<Outcome> {
         let out = encoder.encode(&text, options)?;
         let got = match name.as_str() {
             "pooled" => out.pooled.context("no pooled state")?,
+            // What is padded counts as zero.
+            "masked_output" => {
+                let mask = required(case, "attention_mask")?.unsqueeze(2)?;
+                out.states.broadcast_mul(&mask)?
+            }
             "pooled_projected" => out.projected.context("no projected state")?,
             _ => out.states,
         };

@@ -9,7 +9,7 @@ use lattice_weights::StateDict;
 use super::facts::{Family, LatentFormat, ModelSpec, Prediction, Schedule};
 use super::signature::{self, Network};
 use super::{DetectError, stable_diffusion};
-use crate::diffusers::{self, Plan};
+use crate::diffusers::{self, Plan, names};
 use crate::flux::{Flux, FluxConfig};
 use crate::network::DiffusionNetwork;
 use crate::sd_unet::{UNet, UnetConfig};
@@ -350,12 +350,6 @@ fn taesd(dict: &StateDict) -> Result<Option<Taesd>, DetectError> {
         _ => hints.number(name).unwrap_or(default),
     };
     Ok(Some(Taesd::new(encoder, decoder, number("vae_scale", scale), number("vae_shift", shift))?))
-}
-
-/// All tensor names.
-fn names(dict: &StateDict) -> impl Iterator<Item = &str> + Clone {
-    let names: Vec<&str> = dict.iter().map(|(name, _)| name).collect();
-    names.into_iter()
 }
 
 /// The storage type with most elements.

@@ -8,7 +8,15 @@ mod transformer;
 mod unet;
 mod vae;
 
+use lattice_weights::StateDict;
+
 pub use plan::{Piece, Plan};
 pub use transformer::{flux, sd3};
-pub use unet::unet;
+pub use unet::{controlnet, unet};
 pub use vae::autoencoder_kl;
+
+/// All tensor names.
+pub(crate) fn names(dict: &StateDict) -> impl Iterator<Item = &str> + Clone {
+    let names: Vec<&str> = dict.iter().map(|(name, _)| name).collect();
+    names.into_iter()
+}

@@ -65,3 +65,24 @@ fn resnet(rest: &[&str]) -> Option<String> {
     };
     Some(format!("{layer}.{end}"))
 }
+
+/// The plan for a `ControlNetModel` of these tensor names.
+pub fn controlnet<'a>(names: impl Iterator<Item = &'a str> + Clone) -> Plan {
+    let mut plan = unet(names.clone());
+    for name in names {
+        let parts: Vec<&str> = name.split('.').collect();
+        let target = match parts.as_slice() {
+            ["controlnet_cond_embedding", "conv_in", end] => format!("input_hint_block.0.{end}"),
+            ["controlnet_cond_embedding", "blocks", i, end] => match i.parse::<usize>() {
+                Ok(i) => format!("input_hint_block.{}.{end}", 2 + 2 * i),
+                Err(_) => continue,
+            },
+            ["controlnet_cond_embedding", "conv_out", end] => format!("input_hint_block.14.{end}"),
+            ["controlnet_down_blocks", i, end] => format!("zero_convs.{i}.0.{end}"),
+            ["controlnet_mid_block", end] => format!("middle_block_out.0.{end}"),
+            _ => continue,
+        };
+        plan.put(target, Piece::Copy(name.to_owned()));
+    }
+    plan
+}

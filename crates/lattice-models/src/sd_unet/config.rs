@@ -52,7 +52,9 @@ impl UnetConfig {
     pub fn read(scope: &Scope<'_>, hints: &Hints) -> Built<Self> {
         let first = scope.at("input_blocks").at(0).at(0).shape("weight", 4)?;
         let (model_channels, in_channels) = (first[0], first[1]);
-        let out_channels = scope.at("out").at(2).shape("weight", 4)?[0];
+        // A ControlNet has no output of its own.
+        let out = scope.at("out").at(2);
+        let out_channels = if out.has("weight") { out.shape("weight", 4)?[0] } else { in_channels };
         let added_width = if scope.has("label_emb.0.0.weight") {
             Some(scope.shape("label_emb.0.0.weight", 2)?[1])
         } else {

@@ -4,10 +4,13 @@
 //! file ([`config`]), and the blocks are built from what stands there.
 
 mod block;
+mod condition;
 pub mod config;
+mod control;
 mod resnet;
 mod transformer;
 mod unet;
 
 pub use config::UnetConfig;
+pub use control::ControlNet;
 pub use unet::UNet;

@@ -1,38 +1,21 @@
 //! The network: down, middle, up.
 
 use candle_core::{Result, Tensor, bail};
-use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
+use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm};
 use lattice_weights::Scope;
 
 use super::block::{Block, Condition};
+use super::condition::Conditioner;
 use super::config::UnetConfig;
-use crate::embedding::timestep_embedding;
 use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::network::{DiffusionNetwork, ForwardOptions, NetworkInput};
-
-/// Two linear layers with SiLU between: `0` and `2` of a sequence.
-#[derive(Debug)]
-struct Mlp(Linear, Linear);
-
-impl Mlp {
-    fn new(scope: &Scope<'_>, inputs: usize) -> Built<Self> {
-        let hidden = scope.shape("0.weight", 2)?[0];
-        let outputs = scope.shape("2.weight", 2)?[0];
-        Ok(Self(scope.at(0).linear(inputs, hidden)?, scope.at(2).linear(hidden, outputs)?))
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.1.forward(&self.0.forward(x)?.silu()?)
-    }
-}
 
 /// U-Net of the Stable Diffusion families.
 #[derive(Debug)]
 pub struct UNet {
     config: UnetConfig,
-    time_embed: Mlp,
-    label_emb: Option<Mlp>,
+    conditioner: Conditioner,
     input_blocks: Vec<Block>,
     middle_block: Block,
     output_blocks: Vec<Block>,
@@ -45,17 +28,8 @@ impl UNet {
     /// # Errors
     /// If tensors are missing or their shapes do not fit together.
     pub fn new(scope: &Scope<'_>, config: UnetConfig) -> Built<Self> {
-        let time_embed = Mlp::new(&scope.at("time_embed"), config.model_channels)?;
-        let emb_width = time_embed.1.out_features();
-        let label_emb = match config.added_width {
-            Some(width) => {
-                let mlp = Mlp::new(&scope.at("label_emb").at(0), width)?;
-                // Both embeddings are added, so their widths must agree.
-                scope.tensor("label_emb.0.2.bias", &[emb_width])?;
-                Some(mlp)
-            }
-            None => None,
-        };
+        let conditioner = Conditioner::new(scope, &config)?;
+        let emb_width = conditioner.width();
 
         let inputs = scope.at("input_blocks");
         let (mut channels, mut skips, mut input_blocks) = (config.in_channels, vec![], vec![]);
@@ -86,26 +60,12 @@ impl UNet {
             out.at(0).group_norm(channels, 32, 1e-5)?,
             out.at(2).conv2d(channels, config.out_channels, 3, Conv2dConfig::padded(1))?,
         );
-        Ok(Self { config, time_embed, label_emb, input_blocks, middle_block, output_blocks, out })
+        Ok(Self { config, conditioner, input_blocks, middle_block, output_blocks, out })
     }
 
     /// The structure.
     pub fn config(&self) -> &UnetConfig {
         &self.config
-    }
-
-    /// Time embedding plus added condition, through the SiLU that all residual blocks begin with.
-    fn embed(&self, input: &NetworkInput) -> Result<Tensor> {
-        let mut emb =
-            self.time_embed.forward(&timestep_embedding(&input.timesteps, self.config.model_channels)?)?;
-        if let (Some(label_emb), Some(width)) = (&self.label_emb, self.config.added_width) {
-            let Some(y) = &input.y else { bail!("this network needs a vector condition of width {width}") };
-            if y.dim(1)? != width {
-                bail!("the vector condition is {} wide, this network needs {width}", y.dim(1)?)
-            }
-            emb = (emb + label_emb.forward(y)?)?;
-        }
-        emb.silu()
     }
 }
 
@@ -128,7 +88,7 @@ impl DiffusionNetwork for UNet {
         {
             bail!("the encoded text is {} wide, this network needs {width}", context.dims3()?.2)
         }
-        let emb = self.embed(input)?;
+        let emb = self.conditioner.forward(input)?;
         let condition = Condition { emb: &emb, context: input.context.as_ref() };
         let mut control = input.control.clone().unwrap_or_default();
 

@@ -1,0 +1,138 @@
+//! ControlNet (Zhang et al. 2023): a copy of the U-Net's way down, whose results are added to the U-Net's skips.
+
+use candle_core::{Result, Tensor, bail};
+use lattice_kernels::nn::{Conv2d, Conv2dConfig};
+use lattice_weights::{Scope, StateDict};
+
+use super::block::{Block, Condition};
+use super::condition::Conditioner;
+use super::config::UnetConfig;
+use crate::Hints;
+use crate::diffusers;
+use crate::error::{Built, ModelError};
+use crate::layers::ScopeExt;
+use crate::network::{Control, NetworkInput};
+
+/// Convolutions of the hint encoder with stride 2: the 3rd, 5th and 7th of eight.
+const STRIDED: [usize; 3] = [2, 4, 6];
+const HINT_CONVS: usize = 8;
+
+/// A ControlNet for Stable Diffusion 1.x, 2.x or SDXL.
+#[derive(Debug)]
+pub struct ControlNet {
+    config: UnetConfig,
+    conditioner: Conditioner,
+    input_hint_block: Vec<Conv2d>,
+    input_blocks: Vec<Block>,
+    zero_convs: Vec<Conv2d>,
+    middle_block: Block,
+    middle_block_out: Conv2d,
+}
+
+impl ControlNet {
+    /// Recognises a ControlNet under the names of the original (with or without `control_model.`) or of diffusers.
+    ///
+    /// # Errors
+    /// If it is none that is known, or broken.
+    pub fn load(dict: &StateDict) -> std::result::Result<Self, ModelError> {
+        let (root, hints) = (dict.root(), Hints::of(dict).component("unet"));
+        if root.has("task_embedding") || root.has("control_add_embedding.linear_1.bias") {
+            return Err(root.invalid("is a union ControlNet, which is not supported yet"));
+        }
+        if root.has("controlnet_cond_embedding.conv_in.weight") {
+            let converted = diffusers::controlnet(diffusers::names(dict)).apply(dict)?;
+            return Self::new(&converted.root(), &hints);
+        }
+        let inner = root.at("control_model");
+        if inner.has("zero_convs.0.0.weight") {
+            Self::new(&inner, &hints)
+        } else if root.has("zero_convs.0.0.weight") {
+            Self::new(&root, &hints)
+        } else {
+            Err(root.invalid("holds no known ControlNet: `zero_convs.0.0.weight` is missing"))
+        }
+    }
+
+    fn new(scope: &Scope<'_>, hints: &Hints) -> Built<Self> {
+        let config = UnetConfig::read(scope, hints)?;
+        let conditioner = Conditioner::new(scope, &config)?;
+        let hint = scope.at("input_hint_block");
+        let mut channels = hint.shape("0.weight", 4)?[1];
+        let mut input_hint_block = vec![];
+        for i in 0..HINT_CONVS {
+            // Activations stand between.
+            let conv = hint.at(2 * i);
+            let outputs = conv.shape("weight", 4)?[0];
+            let stride = if STRIDED.contains(&i) { 2 } else { 1 };
+            input_hint_block.push(conv.conv2d(
+                channels,
+                outputs,
+                3,
+                Conv2dConfig::padded(1).stride(stride),
+            )?);
+            channels = outputs;
+        }
+        if channels != config.model_channels {
+            let name = hint.full_name("14.weight");
+            return Err(scope.invalid(format!(
+                "`{name}`: {channels} channels cannot be added to {}",
+                config.model_channels
+            )));
+        }
+        let (inputs, zeros) = (scope.at("input_blocks"), scope.at("zero_convs"));
+        let (mut channels, mut input_blocks, mut zero_convs) = (config.in_channels, vec![], vec![]);
+        for i in 0..inputs.count() {
+            let (block, outputs) = Block::new(&inputs.at(i), channels, conditioner.width(), &config)?;
+            channels = outputs;
+            input_blocks.push(block);
+            zero_convs.push(zeros.at(i).at(0).conv2d(channels, channels, 1, Conv2dConfig::padded(0))?);
+        }
+        let (middle_block, channels) =
+            Block::new(&scope.at("middle_block"), channels, conditioner.width(), &config)?;
+        let out = scope.at("middle_block_out").at(0);
+        Ok(Self {
+            conditioner,
+            input_hint_block,
+            input_blocks,
+            zero_convs,
+            middle_block,
+            middle_block_out: out.conv2d(channels, channels, 1, Conv2dConfig::padded(0))?,
+            config,
+        })
+    }
+
+    /// The structure of the copied half.
+    pub fn config(&self) -> &UnetConfig {
+        &self.config
+    }
+
+    /// Residuals at strength 1: `output` entry i for skip i, `middle` one entry. `hint` [B, 3, 8 H, 8 W] in 0..1 for a latent
+    /// of H by W cells.
+    pub fn forward(&self, input: &NetworkInput, hint: &Tensor) -> Result<Control> {
+        let channels = input.x.dims4()?.1;
+        if channels != self.config.in_channels {
+            bail!("the latent has {channels} channels, this ControlNet needs {}", self.config.in_channels)
+        }
+        let mut guide = hint.clone();
+        for (i, conv) in self.input_hint_block.iter().enumerate() {
+            guide = conv.forward(&guide)?;
+            if i + 1 < self.input_hint_block.len() {
+                guide = guide.silu()?;
+            }
+        }
+        let emb = self.conditioner.forward(input)?;
+        let condition = Condition { emb: &emb, context: input.context.as_ref() };
+        let mut guide = Some(guide);
+        let mut h = input.x.clone();
+        let mut output = vec![];
+        for (block, zero_conv) in self.input_blocks.iter().zip(&self.zero_convs) {
+            h = block.forward(h, &condition, None)?;
+            if let Some(guide) = guide.take() {
+                h = h.broadcast_add(&guide)?;
+            }
+            output.push(Some(zero_conv.forward(&h)?));
+        }
+        h = self.middle_block.forward(h, &condition, None)?;
+        Ok(Control { input: vec![], middle: vec![Some(self.middle_block_out.forward(&h)?)], output })
+    }
+}
