@@ -2,6 +2,12 @@
 //! formats. Knows no file and no checkpoint key.
 
 mod denoise;
+mod lincomb;
+pub mod model_sampling;
+pub mod noise;
 pub mod prompt;
+pub mod schedules;
 
 pub use denoise::{Denoised, Denoiser};
+pub use lincomb::lincomb;
+pub use model_sampling::{ModelSampling, Prediction, SamplingSettings};

@@ -1,0 +1,254 @@
+//! The virtual Brownian tree: W(t) of one path, at any time, from a seed.
+//!
+//! Li et al. 2020, "Scalable Gradients for Stochastic Differential Equations" (arXiv 2001.01328), section 4, and
+//! Kidger et al. 2021, "Efficient and Accurate Gradients for Neural SDEs" (arXiv 2105.13493). An interval's increment
+//! is split at its middle by a Brownian bridge whose noise depends on the seed and the node's address alone, so the
+//! path does not depend on the order or the number of queries. The times, addresses and roundings are those of
+//! torchsde's tree with tolerance 1e-6.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use thiserror::Error;
+
+use super::generator::Generator;
+use super::seed_sequence::SeedSequence;
+
+/// Why a tree cannot be built or asked.
+#[derive(Clone, Debug, PartialEq, Error)]
+pub enum BrownianError {
+    /// The interval is empty, reversed or not finite.
+    #[error("a Brownian path needs finite times t0 < t1, not {0} and {1}")]
+    Interval(f64, f64),
+    /// A query that is no time.
+    #[error("a Brownian path cannot be asked from {0} to {1}")]
+    Query(f64, f64),
+    /// The interval is so much longer than a micro-unit that its nodes have no 128-bit address.
+    #[error("the times {0} to {1} are too far apart for a Brownian tree of tolerance 1e-6")]
+    TooDeep(f64, f64),
+}
+
+/// Nodes remembered between queries: two root-to-leaf paths of a usual schedule.
+const REMEMBERED_NODES: usize = 64;
+/// Bytes that remembered nodes may take.
+const REMEMBERED_BYTES: usize = 256 << 20;
+
+/// A path of `len` independent Brownian motions on [t0, t1].
+#[derive(Clone, Debug)]
+pub struct BrownianTree {
+    seed: u64,
+    len: usize,
+    root: Node,
+    /// Increments of recently visited nodes, newest last.
+    memo: VecDeque<(Address, Rc<[f32]>)>,
+}
+
+/// Position in the tree: the root is key 0, depth 0; children have keys 2k and 2k + 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Address {
+    key: u128,
+    depth: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Node {
+    address: Address,
+    from: f64,
+    to: f64,
+    increment: Rc<[f32]>,
+}
+
+/// Nearest multiple of 1e-6 as a decimal number, ties to even: what Python's `round(t, 6)` gives.
+fn round_micro(t: f64) -> f64 {
+    // Formatting rounds the exact binary value, which scaling by 1e6 would not.
+    format!("{t:.6}").parse().unwrap_or(t)
+}
+
+impl BrownianTree {
+    /// The path of a seed on [t0, t1], for `len` elements.
+    pub fn new(t0: f64, t1: f64, seed: u64, len: usize) -> Result<Self, BrownianError> {
+        if !(t0.is_finite() && t1.is_finite() && t0 < t1) {
+            return Err(BrownianError::Interval(t0, t1));
+        }
+        let mut increment = normal(seed, &[], len);
+        let scale = (t1 - t0).sqrt() as f32;
+        increment.iter_mut().for_each(|w| *w *= scale);
+        let root = Node {
+            address: Address { key: 0, depth: 0 },
+            from: round_micro(t0),
+            to: round_micro(t1),
+            increment: increment.into(),
+        };
+        Ok(Self { seed, len, root, memo: VecDeque::new() })
+    }
+
+    /// W(to) - W(from) for `from` < `to`, both clamped to the interval; zeros where they coincide.
+    pub fn increment(&mut self, from: f64, to: f64) -> Result<Vec<f32>, BrownianError> {
+        if from.is_nan() || to.is_nan() || from > to {
+            return Err(BrownianError::Query(from, to));
+        }
+        let clamp = |t: f64| round_micro(t.max(self.root.from).min(self.root.to));
+        let (from, to) = (clamp(from), clamp(to));
+        let mut sum = Sum(None);
+        if from < to {
+            self.collect(self.root.clone(), from, to, &mut sum)?;
+        }
+        Ok(sum.0.unwrap_or_else(|| vec![0.0; self.len]))
+    }
+
+    /// Noise of a solver's step from `sigma` to `next`: the increment between them over the root of their distance,
+    /// negative where time runs downwards.
+    pub fn step_noise(&mut self, sigma: f64, next: f64) -> Result<Vec<f32>, BrownianError> {
+        let mut noise = self.increment(sigma.min(next), sigma.max(next))?;
+        let distance = ((next as f32) - (sigma as f32)).abs().sqrt();
+        let divisor = if sigma > next { -distance } else { distance };
+        if divisor != 0.0 {
+            noise.iter_mut().for_each(|w| *w /= divisor);
+        }
+        Ok(noise)
+    }
+
+    /// Adds the increments of the largest nodes that make up [from, to], left to right.
+    fn collect(&mut self, node: Node, from: f64, to: f64, sum: &mut Sum) -> Result<(), BrownianError> {
+        if from <= node.from && node.to <= to {
+            sum.add(&node.increment);
+            return Ok(());
+        }
+        let middle = round_micro(f64::midpoint(node.from, node.to));
+        if middle <= node.from || middle >= node.to {
+            // Nothing between neighbouring times; a query's edges are times, so it covers this node or none of it.
+            return Ok(());
+        }
+        let (left, right) = self.split(&node, middle)?;
+        drop(node);
+        if from < middle {
+            self.collect(left, from, to, sum)?;
+        }
+        if to > middle {
+            self.collect(right, from, to, sum)?;
+        }
+        Ok(())
+    }
+
+    /// The two halves of a node: a Brownian bridge (Kidger et al., section 4).
+    fn split(&mut self, node: &Node, middle: f64) -> Result<(Node, Node), BrownianError> {
+        let Address { key, depth } = node.address;
+        if depth >= u128::BITS - 1 {
+            return Err(BrownianError::TooDeep(self.root.from, self.root.to));
+        }
+        let child = |bit: u128| Address { key: 2 * key + bit, depth: depth + 1 };
+        let left: Rc<[f32]> = match self.remembered(child(0)) {
+            Some(increment) => increment,
+            None => {
+                let (a, b) = (middle - node.from, node.to - middle);
+                let inverse = 1.0 / (node.to - node.from);
+                let deviation = (a * b * inverse).sqrt() as f32;
+                let (a, inverse) = (a as f32, inverse as f32);
+                let bridge = normal(self.seed, &[key, u128::from(depth)], self.len);
+                let halves = node.increment.iter().zip(&bridge);
+                let left: Rc<[f32]> = halves.map(|(w, x)| a * w * inverse + deviation * x).collect();
+                self.remember(child(0), &left);
+                left
+            }
+        };
+        let right: Rc<[f32]> = node.increment.iter().zip(left.iter()).map(|(w, l)| w - l).collect();
+        Ok((
+            Node { address: child(0), from: node.from, to: middle, increment: left },
+            Node { address: child(1), from: middle, to: node.to, increment: right },
+        ))
+    }
+
+    fn remembered(&mut self, address: Address) -> Option<Rc<[f32]>> {
+        let found = self.memo.iter().position(|(a, _)| *a == address)?;
+        let entry = self.memo.remove(found)?;
+        let increment = entry.1.clone();
+        self.memo.push_back(entry);
+        Some(increment)
+    }
+
+    fn remember(&mut self, address: Address, increment: &Rc<[f32]>) {
+        let room = REMEMBERED_NODES.min(REMEMBERED_BYTES / (4 * self.len.max(1)));
+        if room == 0 {
+            return;
+        }
+        while self.memo.len() >= room {
+            self.memo.pop_front();
+        }
+        self.memo.push_back((address, increment.clone()));
+    }
+}
+
+/// A sum of increments that starts with the first, not with zero.
+struct Sum(Option<Vec<f32>>);
+
+impl Sum {
+    fn add(&mut self, increment: &[f32]) {
+        match &mut self.0 {
+            None => self.0 = Some(increment.to_vec()),
+            Some(sum) => sum.iter_mut().zip(increment).for_each(|(s, w)| *s += w),
+        }
+    }
+}
+
+/// Standard normal values of the stream that a seed and a node's address select.
+fn normal(seed: u64, spawn_key: &[u128], len: usize) -> Vec<f32> {
+    Generator::new(u64::from(SeedSequence::new(seed, spawn_key).first_word())).normal(len)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rounding_is_that_of_the_exact_decimal_value() {
+        // 2^-7 = 0.0078125 and 3 * 2^-7 are exact ties; the others lie beside one.
+        for (value, want) in [
+            (0.007_812_5, 0.007_812),
+            (0.023_437_5, 0.023_438),
+            (0.000_000_5, 0.0),
+            (1.000_000_5, 1.000_001),
+            (14.614_642_143_249_512, 14.614_642),
+            (3e38, 3e38),
+        ] {
+            assert_eq!(round_micro(value), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn the_path_does_not_depend_on_the_queries() -> Result<(), BrownianError> {
+        let mut ordered = BrownianTree::new(0.03, 14.6, 5, 40)?;
+        let early = ordered.increment(3.0, 9.5)?;
+        for k in 0..100 {
+            ordered.increment(0.03 + f64::from(k) * 0.1, 0.5 + f64::from(k) * 0.14)?;
+        }
+        assert_eq!(ordered.increment(3.0, 9.5)?, early);
+        assert_eq!(BrownianTree::new(0.03, 14.6, 5, 40)?.increment(3.0, 9.5)?, early);
+        Ok(())
+    }
+
+    #[test]
+    fn increments_add_up() -> Result<(), BrownianError> {
+        let mut tree = BrownianTree::new(0.0, 1.0, 1, 1000)?;
+        let (a, b, whole) =
+            (tree.increment(0.1, 0.4)?, tree.increment(0.4, 0.9)?, tree.increment(0.1, 0.9)?);
+        assert!(a.iter().zip(&b).zip(&whole).all(|((a, b), w)| (a + b - w).abs() < 1e-5));
+        let variance = whole.iter().map(|w| w * w).sum::<f32>() / 1000.0;
+        assert!((variance - 0.8).abs() < 0.15, "variance {variance}");
+        Ok(())
+    }
+
+    #[test]
+    fn odd_times_are_errors_or_zeros() -> Result<(), BrownianError> {
+        assert!(BrownianTree::new(1.0, 1.0, 0, 4).is_err());
+        assert!(BrownianTree::new(f64::NAN, 1.0, 0, 4).is_err());
+        assert!(BrownianTree::new(0.0, f64::INFINITY, 0, 4).is_err());
+        let mut tree = BrownianTree::new(0.1, 1.0, 0, 4)?;
+        assert!(tree.increment(f64::NAN, 0.5).is_err());
+        assert!(tree.increment(0.5, 0.2).is_err());
+        assert_eq!(tree.increment(2.0, 3.0)?, [0.0; 4]);
+        assert_eq!(tree.increment(0.3, 0.300_000_1)?, [0.0; 4]);
+        let mut wide = BrownianTree::new(1e-6, 3e38, 0, 2)?;
+        assert!(matches!(wide.increment(0.5, 1.0), Err(BrownianError::TooDeep(..))));
+        Ok(())
+    }
+}
