@@ -40,7 +40,8 @@ fn lincomb_cpu(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let mut slices = Vec::with_capacity(terms.len());
     for ((storage, layout), (scale, _)) in guards.iter().zip(terms) {
-        let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) = (&**storage, layout.contiguous_offsets())
+        let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) =
+            (&**storage, layout.contiguous_offsets())
         else {
             return Err(Error::Msg("lincomb: a contiguous f32 tensor was expected".into()));
         };
@@ -107,7 +108,8 @@ mod tests {
 
     #[test]
     fn nonsense_is_an_error() -> Result<()> {
-        let (a, b) = (Tensor::zeros(3, DType::F32, &Device::Cpu)?, Tensor::zeros(4, DType::F32, &Device::Cpu)?);
+        let (a, b) =
+            (Tensor::zeros(3, DType::F32, &Device::Cpu)?, Tensor::zeros(4, DType::F32, &Device::Cpu)?);
         assert!(lincomb(&[]).is_err());
         assert!(lincomb(&[(1.0, &a), (1.0, &b)]).is_err());
         assert_eq!(lincomb(&[(f64::NAN, &a.narrow(0, 0, 0)?)])?.dims(), [0]);

@@ -57,6 +57,7 @@ impl Flux {
         Ok(map)
     }
 
+    #[expect(clippy::unused_self, reason = "every map has the same methods")]
     pub(super) fn timestep(&self, sigma: f64) -> f32 {
         sigma as f32
     }

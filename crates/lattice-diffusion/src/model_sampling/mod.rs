@@ -151,7 +151,13 @@ impl ModelSampling {
 
     /// The noisy sample that a run at `sigma` starts from. `max_denoise`: it starts at the model's highest noise, where
     /// models that do not reach pure noise are given the deviation that they were trained to see.
-    pub fn noise_scaling(&self, sigma: f64, noise: &Tensor, latent: &Tensor, max_denoise: bool) -> Result<Tensor> {
+    pub fn noise_scaling(
+        &self,
+        sigma: f64,
+        noise: &Tensor,
+        latent: &Tensor,
+        max_denoise: bool,
+    ) -> Result<Tensor> {
         let (of_noise, of_latent) = self.noise_scales(sigma, max_denoise);
         lincomb(&[(of_noise, noise), (of_latent, latent)])
     }

@@ -28,6 +28,7 @@ impl StableCascade {
     }
 
     /// The time at which the unshifted schedule has this level: networks are told that one.
+    #[expect(clippy::unused_self, reason = "every map has the same methods")]
     pub(super) fn timestep(&self, sigma: f64) -> f32 {
         let alpha_bar = 1.0 / (sigma * sigma + 1.0);
         let angle = (alpha_bar * cosine_squared(0.0)).sqrt().acos();

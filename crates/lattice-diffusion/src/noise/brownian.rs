@@ -72,7 +72,9 @@ impl BrownianTree {
         }
         let mut increment = normal(seed, &[], len);
         let scale = (t1 - t0).sqrt() as f32;
-        increment.iter_mut().for_each(|w| *w *= scale);
+        for w in &mut increment {
+            *w *= scale;
+        }
         let root = Node {
             address: Address { key: 0, depth: 0 },
             from: round_micro(t0),
@@ -103,7 +105,9 @@ impl BrownianTree {
         let distance = ((next as f32) - (sigma as f32)).abs().sqrt();
         let divisor = if sigma > next { -distance } else { distance };
         if divisor != 0.0 {
-            noise.iter_mut().for_each(|w| *w /= divisor);
+            for w in &mut noise {
+                *w /= divisor;
+            }
         }
         Ok(noise)
     }
@@ -137,19 +141,18 @@ impl BrownianTree {
             return Err(BrownianError::TooDeep(self.root.from, self.root.to));
         }
         let child = |bit: u128| Address { key: 2 * key + bit, depth: depth + 1 };
-        let left: Rc<[f32]> = match self.remembered(child(0)) {
-            Some(increment) => increment,
-            None => {
-                let (a, b) = (middle - node.from, node.to - middle);
-                let inverse = 1.0 / (node.to - node.from);
-                let deviation = (a * b * inverse).sqrt() as f32;
-                let (a, inverse) = (a as f32, inverse as f32);
-                let bridge = normal(self.seed, &[key, u128::from(depth)], self.len);
-                let halves = node.increment.iter().zip(&bridge);
-                let left: Rc<[f32]> = halves.map(|(w, x)| a * w * inverse + deviation * x).collect();
-                self.remember(child(0), &left);
-                left
-            }
+        let left = if let Some(increment) = self.remembered(child(0)) {
+            increment
+        } else {
+            let (a, b) = (middle - node.from, node.to - middle);
+            let inverse = 1.0 / (node.to - node.from);
+            let deviation = (a * b * inverse).sqrt() as f32;
+            let (a, inverse) = (a as f32, inverse as f32);
+            let bridge = normal(self.seed, &[key, u128::from(depth)], self.len);
+            let halves = node.increment.iter().zip(&bridge);
+            let left: Rc<[f32]> = halves.map(|(w, x)| a * w * inverse + deviation * x).collect();
+            self.remember(child(0), &left);
+            left
         };
         let right: Rc<[f32]> = node.increment.iter().zip(left.iter()).map(|(w, l)| w - l).collect();
         Ok((
@@ -229,8 +232,7 @@ mod tests {
     #[test]
     fn increments_add_up() -> Result<(), BrownianError> {
         let mut tree = BrownianTree::new(0.0, 1.0, 1, 1000)?;
-        let (a, b, whole) =
-            (tree.increment(0.1, 0.4)?, tree.increment(0.4, 0.9)?, tree.increment(0.1, 0.9)?);
+        let (a, b, whole) = (tree.increment(0.1, 0.4)?, tree.increment(0.4, 0.9)?, tree.increment(0.1, 0.9)?);
         assert!(a.iter().zip(&b).zip(&whole).all(|((a, b), w)| (a + b - w).abs() < 1e-5));
         let variance = whole.iter().map(|w| w * w).sum::<f32>() / 1000.0;
         assert!((variance - 0.8).abs() < 0.15, "variance {variance}");

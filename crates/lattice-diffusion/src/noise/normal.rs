@@ -4,6 +4,9 @@
 //! uses the polynomials of the Cephes library (S. Moshier) with fused multiply-add, as vector units do in the
 //! reference; a system's own `ln`, `sin` and `cos` would differ in the last bit of a third of the values.
 
+// Only code that is inlined into a function with vector features is compiled for them.
+#![allow(clippy::inline_always)]
+
 use half::{bf16, f16};
 
 use super::mt19937::Mt19937;
@@ -71,10 +74,7 @@ macro_rules! half_noise {
                     let log = round((1.0 - a.to_f32()).ln());
                     let radius = round(round(-2.0 * log).sqrt());
                     let angle = round((std::f64::consts::TAU * f64::from(b)) as f32);
-                    (
-                        Self::from_f32(radius * round(angle.cos())),
-                        Self::from_f32(radius * round(angle.sin())),
-                    )
+                    (Self::from_f32(radius * round(angle.cos())), Self::from_f32(radius * round(angle.sin())))
                 });
             }
         }

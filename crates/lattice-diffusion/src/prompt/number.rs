@@ -16,7 +16,7 @@ pub(super) fn parse_float(text: &str) -> Option<f64> {
             // An underscore counts only between two digits.
             ('_', _) if after_digit && chars.peek().copied().is_some_and(|c| decimal_digit(c).is_some()) => {}
             (c, _) if c.is_ascii_alphabetic() || matches!(c, '+' | '-' | '.') => {
-                plain.push(c.to_ascii_lowercase())
+                plain.push(c.to_ascii_lowercase());
             }
             _ => return None,
         }

@@ -33,12 +33,12 @@ struct Beta {
     a: f64,
     b: f64,
     /// ln B(a, b).
-    ln_beta: f64,
+    log_norm: f64,
 }
 
 impl Beta {
     fn new(a: f64, b: f64) -> Self {
-        Self { a, b, ln_beta: libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b) }
+        Self { a, b, log_norm: libm::lgamma(a) + libm::lgamma(b) - libm::lgamma(a + b) }
     }
 
     /// The regularised incomplete beta function I_x(a, b) (DLMF 8.17).
@@ -49,7 +49,7 @@ impl Beta {
         if x >= 1.0 {
             return 1.0;
         }
-        let front = |a: f64, b: f64, x: f64| (a * x.ln() + b * (-x).ln_1p() - self.ln_beta).exp() / a;
+        let front = |a: f64, b: f64, x: f64| (a * x.ln() + b * (-x).ln_1p() - self.log_norm).exp() / a;
         // The fraction converges fast left of the mean; beyond it the reflected one does.
         if x < (self.a + 1.0) / (self.a + self.b + 2.0) {
             front(self.a, self.b, x) * continued_fraction(self.a, self.b, x)

@@ -1,5 +1,8 @@
 //! The schedulers that every model has, by name.
 
+// The functions of the table have one signature, whether they can fail or not.
+#![allow(clippy::unnecessary_wraps)]
+
 use super::beta::beta_schedule;
 use super::curves::{exponential, karras, terminated};
 use super::linspace::linspace;
@@ -21,7 +24,10 @@ pub const SCHEDULERS: &[Scheduler] = &[
     Scheduler { name: "simple", levels: simple },
     Scheduler { name: "sgm_uniform", levels: sgm_uniform },
     Scheduler { name: "karras", levels: |model, n| karras(n, model.sigma_min(), model.sigma_max(), 7.0) },
-    Scheduler { name: "exponential", levels: |model, n| exponential(n, model.sigma_min(), model.sigma_max()) },
+    Scheduler {
+        name: "exponential",
+        levels: |model, n| exponential(n, model.sigma_min(), model.sigma_max()),
+    },
     Scheduler { name: "ddim_uniform", levels: ddim_uniform },
     Scheduler { name: "beta", levels: |model, n| beta_schedule(model, n, 0.6, 0.6) },
     Scheduler { name: "normal", levels: normal },
