@@ -1,8 +1,11 @@
 //! Everything between the networks: noise, schedules, samplers, guidance, conditioning, prompt weighting, latent
 //! formats. Knows no file and no checkpoint key.
 
+pub mod conditioning;
 mod denoise;
+pub mod guidance;
 mod lincomb;
+pub mod model;
 pub mod model_sampling;
 pub mod noise;
 pub mod prompt;

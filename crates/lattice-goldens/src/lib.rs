@@ -3,6 +3,7 @@
 //! A folder holds sets: a JSON index and a safetensors file of the same name, in sub-folders by topic. Each case names
 //! an operation (`op`, or `kind` within its topic); [`ops::table`] maps operations to functions. Adding one is one entry there.
 
+pub mod analytic;
 pub mod case;
 pub mod ops;
 pub mod run;

@@ -1,5 +1,6 @@
 //! The operations, by topic.
 
+mod cfg;
 mod models;
 mod prompt;
 
@@ -15,6 +16,6 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; 2] = [models::OPERATIONS, prompt::OPERATIONS];
+    let topics: [&'static [Operation]; 3] = [cfg::OPERATIONS, models::OPERATIONS, prompt::OPERATIONS];
     topics.into_iter().flatten()
 }

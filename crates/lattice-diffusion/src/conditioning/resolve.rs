@@ -1,0 +1,145 @@
+//! Lists of entries against one latent: areas in cells, masks at its size, times as noise levels, model inputs.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::area::Cells;
+use super::{Conditioning, ControlHint, Options};
+use crate::model::{ListRole, ModelInputs, NoiseModel, Run};
+
+/// An entry that is ready to be evaluated.
+#[derive(Clone, Debug)]
+pub struct Resolved {
+    /// What the model is given.
+    pub(super) inputs: ModelInputs,
+    pub(super) area: Option<Cells>,
+    /// [n, h, w] at the latent's size.
+    pub(super) mask: Option<Tensor>,
+    pub(super) mask_strength: f64,
+    pub(super) strength: f64,
+    /// Highest noise level at which it applies.
+    pub(super) start_sigma: Option<f64>,
+    /// Lowest.
+    pub(super) end_sigma: Option<f64>,
+    pub(super) default: bool,
+    pub(super) control: Option<ControlHint>,
+}
+
+impl Resolved {
+    /// Whether it applies at a noise level. The comparison is single precision, like the levels of a schedule.
+    pub(super) fn is_active(&self, sigma: f64) -> bool {
+        let sigma = sigma as f32;
+        let below_start = self.start_sigma.is_none_or(|start| sigma <= start as f32);
+        below_start && self.end_sigma.is_none_or(|end| sigma >= end as f32)
+    }
+}
+
+/// Resolves the lists of one run, in the order in which a guider sets them (positive first, negative last).
+///
+/// Every entry with an area gets a counterpart of the same area in each other list, so that a regional prompt is
+/// guided against what the other list says there. Control networks of the first list that ask for it are lent to the
+/// others.
+///
+/// # Errors
+/// If an entry's tensors do not fit the model.
+pub fn resolve_lists(
+    model: &dyn NoiseModel,
+    lists: &[(ListRole, &Conditioning)],
+    run: &Run,
+) -> Result<Vec<Vec<Resolved>>> {
+    let mut resolved = Vec::with_capacity(lists.len());
+    for (role, list) in lists {
+        let entries = list.iter().map(|entry| {
+            let inputs = model.resolve(entry, *role, run)?;
+            resolve_options(&entry.options, inputs, model, run)
+        });
+        resolved.push(entries.collect::<Result<Vec<_>>>()?);
+    }
+    for list in 0..resolved.len() {
+        for entry in 0..resolved[list].len() {
+            for other in (0..resolved.len()).filter(|&other| other != list) {
+                let counterpart = counterpart(&resolved[list][entry], &resolved[other]);
+                resolved[other].extend(counterpart);
+            }
+        }
+    }
+    lend_control(&mut resolved);
+    Ok(resolved)
+}
+
+fn resolve_options(
+    options: &Options,
+    inputs: ModelInputs,
+    model: &dyn NoiseModel,
+    run: &Run,
+) -> Result<Resolved> {
+    let dims = run.spatial();
+    let mask = options.mask.as_ref().map(|mask| resize_mask(mask, dims)).transpose()?;
+    let bounds = match &mask {
+        Some(mask) if options.set_area_to_bounds => Some(super::Area::Cells(Cells::bounds(mask)?)),
+        _ => None,
+    };
+    let sigma = |percent: f64| model.sampling().percent_to_sigma(percent);
+    Ok(Resolved {
+        inputs,
+        area: bounds.as_ref().or(options.area.as_ref()).map(|area| area.resolve(dims)),
+        mask,
+        mask_strength: options.mask_strength,
+        strength: options.strength,
+        start_sigma: options.start_percent.map(sigma),
+        end_sigma: options.end_percent.map(sigma),
+        default: options.default,
+        control: options.control.clone(),
+    })
+}
+
+/// A mask [n, h, w] or [h, w] (or with a channel axis of 1) at the latent's rows and columns, f32 [n, h, w].
+fn resize_mask(mask: &Tensor, dims: &[usize]) -> Result<Tensor> {
+    let &[.., height, width] = dims else {
+        candle_core::bail!("a mask needs a latent with rows and columns")
+    };
+    let (h, w) = match *mask.dims() {
+        [.., h, w] if h > 0 && w > 0 && mask.elem_count() > 0 => (h, w),
+        _ => candle_core::bail!("a mask of shape {:?} has no rows and columns", mask.shape()),
+    };
+    let mask = mask.to_dtype(DType::F32)?.reshape(((), 1, h, w))?;
+    let mask = if (h, w) == (height, width) { mask } else { mask.upsample_bilinear2d(height, width, false)? };
+    mask.squeeze(1)
+}
+
+/// What `entry` needs beside it in another list: a copy of it with the model inputs of the entry that covers its area
+/// there. The smallest covering area goes before entries without area. None if there is nothing to pair with or the
+/// pair is there already.
+fn counterpart(entry: &Resolved, list: &[Resolved]) -> Option<Resolved> {
+    let area = entry.area.as_ref()?;
+    let covering = list.iter().filter_map(|e| e.area.as_ref().filter(|a| a.contains(area)).map(|a| (a, e)));
+    let found = match covering.min_by_key(|(a, _)| a.volume()) {
+        Some((a, _)) if a == area => return None,
+        Some((_, found)) => found,
+        None => list.iter().find(|e| e.area.is_none())?,
+    };
+    Some(Resolved { inputs: found.inputs.clone(), ..entry.clone() })
+}
+
+/// Hands controls of the first list's entries without area to those of the other lists, in turn.
+fn lend_control(lists: &mut [Vec<Resolved>]) {
+    let Some((first, others)) = lists.split_first_mut() else { return };
+    let lent: Vec<ControlHint> = first
+        .iter()
+        .filter(|e| e.area.is_none())
+        .filter_map(|e| e.control.clone())
+        .filter(|c| c.apply_to_uncond)
+        .collect();
+    if lent.is_empty() {
+        return;
+    }
+    for list in others {
+        let takers = || list.iter().filter(|e| e.area.is_none());
+        if takers().any(|e| e.control.is_some()) {
+            continue;
+        }
+        let takers = list.iter_mut().filter(|e| e.area.is_none());
+        for (entry, control) in takers.zip(lent.iter().cycle()) {
+            entry.control = Some(control.clone());
+        }
+    }
+}

@@ -1,0 +1,190 @@
+//! Real networks as noise models.
+
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor};
+use lattice_models::detect::{Family, LatentFormat, ModelSpec};
+use lattice_models::{DiffusionNetwork, ForwardOptions, NetworkInput};
+
+use super::{ListRole, ModelInputs, NoiseModel, Run, added, concat};
+use crate::conditioning::{ControlSource, Entry};
+use crate::{ModelSampling, Prediction};
+
+/// A network of one of the supported families.
+#[derive(Clone)]
+pub struct NetworkModel {
+    spec: ModelSpec,
+    network: Arc<dyn DiffusionNetwork>,
+    sampling: ModelSampling,
+    options: ForwardOptions,
+    /// Bytes that a call may take beside the weights.
+    memory_budget: Option<u64>,
+}
+
+impl NetworkModel {
+    /// A network with its facts and its noise levels (the family's, or what a node put in their place).
+    pub fn new(spec: ModelSpec, network: Arc<dyn DiffusionNetwork>, sampling: ModelSampling) -> Self {
+        Self { spec, network, sampling, options: ForwardOptions::default(), memory_budget: None }
+    }
+
+    /// With other noise levels.
+    #[must_use]
+    pub fn with_sampling(self, sampling: ModelSampling) -> Self {
+        Self { sampling, ..self }
+    }
+
+    /// With changes to the network's inner workings.
+    #[must_use]
+    pub fn with_options(self, options: ForwardOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    /// With a limit to the memory that one call may take.
+    #[must_use]
+    pub fn with_memory_budget(self, bytes: u64) -> Self {
+        Self { memory_budget: Some(bytes), ..self }
+    }
+
+    /// Facts of the family.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Working memory of a call on an input of this shape in bytes, with attention that holds no score matrix.
+    pub fn working_set(&self, shape: &[usize]) -> u64 {
+        let area =
+            shape.iter().enumerate().filter(|(axis, _)| *axis != 1).map(|(_, &n)| n as f64).product::<f64>();
+        let mib = area * size_of::<f32>() as f64 * 0.01 * self.spec.memory_factor;
+        (mib * 1024.0 * 1024.0) as u64
+    }
+
+    fn vector(&self, entry: &Entry, role: ListRole, run: &Run) -> Result<Option<Tensor>> {
+        let Some(width) = self.spec.vector_width else { return Ok(None) };
+        let y = match self.spec.family {
+            Family::Sdxl => added::sdxl(&entry.options, width, run)?,
+            Family::SdxlRefiner => added::sdxl_refiner(&entry.options, role, width, run)?,
+            _ => added::pooled(&entry.options, width, run)?,
+        };
+        if y.dim(1)? != width {
+            candle_core::bail!(
+                "{} takes a vector condition {width} wide, the pooled text makes it {}; was the prompt encoded for \
+                 another model?",
+                self.spec.family.name(),
+                y.dim(1)?
+            )
+        }
+        Ok(Some(y))
+    }
+
+    fn guidance(&self, entry: &Entry, run: &Run) -> Result<Option<Tensor>> {
+        if !self.spec.guidance {
+            return Ok(None);
+        }
+        let usual = if self.spec.family == Family::HunyuanVideo { 6.0 } else { 3.5 };
+        let scale = entry.options.guidance.unwrap_or(usual);
+        Tensor::full(scale as f32, 1, &run.device).map(Some)
+    }
+
+    /// Joined channels, where the network's input has more channels than its output.
+    fn concat(&self, entry: &Entry, run: &Run) -> Result<Option<Tensor>> {
+        let options = &entry.options;
+        let extra = self.spec.in_channels.saturating_sub(self.spec.out_channels);
+        match (self.spec.family, extra) {
+            (_, 0) => Ok(None),
+            (Family::Sd1 | Family::Sd2 | Family::Sdxl, 5) => {
+                concat::inpaint(options, run, |t| scale_latent(self.spec.latent_format, t)).map(Some)
+            }
+            (Family::Sd1 | Family::Sd2 | Family::Sdxl, 4) => {
+                // Instruct models see the VAE's latent as it is, but for the velocity models of the EDM kind.
+                let scaled = self.sampling.prediction() == Prediction::Edm;
+                let scale = |t: &Tensor| {
+                    if scaled { scale_latent(self.spec.latent_format, t) } else { Ok(t.clone()) }
+                };
+                concat::instruct(options, run, scale).map(Some)
+            }
+            (family, extra) => candle_core::bail!(
+                "{} with {extra} additional input channels is not a known variant",
+                family.name()
+            ),
+        }
+    }
+}
+
+/// (latent - shift) * scale.
+fn scale_latent(format: LatentFormat, latent: &Tensor) -> Result<Tensor> {
+    let (scale, shift) = match format {
+        LatentFormat::Sd15 => (0.18215, 0.0),
+        LatentFormat::Sdxl => (0.13025, 0.0),
+        LatentFormat::Sd3 => (1.5305, 0.0609),
+        LatentFormat::Flux => (0.3611, 0.1159),
+        LatentFormat::HunyuanVideo => (0.476986, 0.0),
+        other => candle_core::bail!("latents of {} cannot be joined to the input", other.name()),
+    };
+    latent.affine(scale, -shift * scale)
+}
+
+impl NoiseModel for NetworkModel {
+    fn sampling(&self) -> &ModelSampling {
+        &self.sampling
+    }
+
+    fn latent_channels(&self) -> usize {
+        self.spec.out_channels
+    }
+
+    fn resolve(&self, entry: &Entry, role: ListRole, run: &Run) -> Result<ModelInputs> {
+        let context = entry.tensor.to_dtype(DType::F32)?.to_device(&run.device)?;
+        if let Some(width) = self.spec.context_width {
+            let (_, tokens, found) = context.dims3()?;
+            if found != width || tokens == 0 {
+                candle_core::bail!(
+                    "{} takes text states {width} wide, the prompt's are {found} wide ({tokens} tokens); was it \
+                     encoded for another model?",
+                    self.spec.family.name()
+                )
+            }
+        }
+        Ok(ModelInputs {
+            context: self.spec.context_width.map(|_| context),
+            context_mask: entry.options.attention_mask.clone(),
+            y: self.vector(entry, role, run)?,
+            guidance: self.guidance(entry, run)?,
+            concat: self.concat(entry, run)?,
+        })
+    }
+
+    fn denoised(
+        &self,
+        x: &Tensor,
+        sigma: f64,
+        inputs: &ModelInputs,
+        control: Option<&dyn ControlSource>,
+    ) -> Result<Tensor> {
+        let scaled = self.sampling.network_input(x, sigma)?;
+        let joined = match &inputs.concat {
+            Some(concat) => Tensor::cat(&[&scaled, concat], 1)?,
+            None => scaled,
+        };
+        let timesteps = Tensor::full(self.sampling.timestep(sigma), x.dim(0)?, x.device())?;
+        let mut input = NetworkInput {
+            context: inputs.context.clone(),
+            context_mask: inputs.context_mask.clone(),
+            y: inputs.y.clone(),
+            guidance: inputs.guidance.clone(),
+            ..NetworkInput::new(joined, timesteps)
+        };
+        if let Some(control) = control {
+            input.control = control.residuals(&input, sigma)?;
+        }
+        let output = self.network.forward(&input, &self.options)?.to_dtype(x.dtype())?;
+        self.sampling.denoised(x, &output, sigma)
+    }
+
+    fn context_repeats(&self) -> bool {
+        matches!(self.spec.family, Family::Sd1 | Family::Sd2 | Family::Sdxl | Family::SdxlRefiner)
+    }
+
+    fn fits_in_memory(&self, shape: &[usize]) -> bool {
+        self.memory_budget.is_none_or(|budget| self.working_set(shape) <= budget)
+    }
+}
