@@ -3,6 +3,7 @@
 //! A network is built from a [`lattice_weights::Scope`] whose names are those of the published file; it never sees
 //! samplers, sigmas or nodes. [`network`] holds the traits that the crates above use.
 
+mod clip_layer;
 mod convert;
 pub mod detect;
 pub mod diffusers;
@@ -20,6 +21,7 @@ pub mod tokenizers;
 mod transformer;
 pub mod upscale;
 pub mod vae;
+pub mod vision;
 
 pub use detect::{Checkpoint, DetectError};
 pub use error::ModelError;
@@ -28,3 +30,4 @@ pub use network::{DiffusionNetwork, ForwardOptions, NetworkInput};
 pub use text::{TextEncoder, TextInput, TextOptions, TextOutput, Token};
 pub use upscale::Upscaler;
 pub use vae::Vae;
+pub use vision::ClipVision;

@@ -8,7 +8,7 @@ use candle_core::{DType, Tensor};
 use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
 use lattice_models::network::{Control, Reference, ReferencePlacement};
 use lattice_models::sd_unet::ControlNet;
-use lattice_models::{ForwardOptions, NetworkInput, TextInput, TextOptions, Upscaler};
+use lattice_models::{ClipVision, ForwardOptions, NetworkInput, TextInput, TextOptions, Upscaler};
 use lattice_weights::{StateDict, StoredDType};
 
 use super::Operation;
@@ -22,6 +22,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("models", "vae_encode_mean", vae_encode_mean),
     ("models", "vae_decode", vae_decode),
     ("models", "text_encode", text_encode),
+    ("models", "clip_vision_encode", clip_vision_encode),
     ("models", "upscale_model", upscale_model),
     ("models", "controlnet_forward", controlnet_forward),
 ];
@@ -131,6 +132,15 @@ fn vae_encode_mean(case: &Case<'_>) -> Result<Outcome> {
 fn vae_decode(case: &Case<'_>) -> Result<Outcome> {
     let out = vae(case)?.vae.decode(&required(case, "latent")?)?;
     Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
+fn clip_vision_encode(case: &Case<'_>) -> Result<Outcome> {
+    let out = ClipVision::load(&checkpoint(case)?)?.encode(&required(case, "pixel_values")?)?;
+    let layers = Tensor::stack(&out.layers, 1)?;
+    let mut checks = vec![compare(case, "last_hidden_state", &out.last)?];
+    checks.push(compare(case, "all_hidden_states", &layers)?);
+    checks.push(compare(case, "image_embeds", &out.embeds)?);
+    Ok(Outcome::Ran(checks))
 }
 
 fn upscale_model(case: &Case<'_>) -> Result<Outcome> {

@@ -2,11 +2,11 @@
 
 use candle_core::{Result, Tensor, bail};
 use lattice_kernels::nn::{Embedding, LayerNorm, Linear};
-use lattice_kernels::ops;
 use lattice_weights::{Scope, Weight};
 
 use super::{TextEncoder, TextInput, TextOptions, TextOutput, embed_tokens};
 use crate::Hints;
+use crate::clip_layer::{ClipActivation, ClipLayer, EPS};
 use crate::error::Built;
 use crate::layers::ScopeExt;
 
@@ -14,16 +14,6 @@ use crate::layers::ScopeExt;
 const END_OF_TEXT: u32 = 49407;
 /// Width of a head in all published towers.
 const HEAD_WIDTH: usize = 64;
-const EPS: f64 = 1e-5;
-
-/// Activation of the feed-forward layers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ClipActivation {
-    /// x * sigmoid(1.702 x), the original's.
-    QuickGelu,
-    /// Exact GELU, OpenCLIP's.
-    Gelu,
-}
 
 /// Structure of a text tower.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +38,7 @@ impl ClipConfig {
         let model = scope.at("text_model");
         let table = model.shape("embeddings.token_embedding.weight", 2)?;
         let (vocabulary, width) = (table[0], table[1]);
-        let activation = match hints.text("hidden_act") {
-            Some("quick_gelu") => ClipActivation::QuickGelu,
-            Some("gelu") => ClipActivation::Gelu,
-            _ => activation,
-        };
+        let activation = ClipActivation::hinted(hints).unwrap_or(activation);
         let heads = hints.count("num_attention_heads").unwrap_or((width / HEAD_WIDTH).max(1));
         if heads == 0 || !width.is_multiple_of(heads) {
             return Err(scope.invalid(format!("a text encoder {width} wide cannot have {heads} heads")));
@@ -68,56 +54,13 @@ impl ClipConfig {
     }
 }
 
-#[derive(Debug)]
-struct EncoderLayer {
-    layer_norm1: LayerNorm,
-    q_proj: Linear,
-    k_proj: Linear,
-    v_proj: Linear,
-    out_proj: Linear,
-    layer_norm2: LayerNorm,
-    fc1: Linear,
-    fc2: Linear,
-}
-
-impl EncoderLayer {
-    fn new(scope: &Scope<'_>, width: usize) -> Built<Self> {
-        let (attention, mlp) = (scope.at("self_attn"), scope.at("mlp"));
-        let inner = mlp.shape("fc1.weight", 2)?[0];
-        Ok(Self {
-            layer_norm1: scope.at("layer_norm1").layer_norm(width, EPS)?,
-            q_proj: attention.at("q_proj").linear(width, width)?,
-            k_proj: attention.at("k_proj").linear(width, width)?,
-            v_proj: attention.at("v_proj").linear(width, width)?,
-            out_proj: attention.at("out_proj").linear(width, width)?,
-            layer_norm2: scope.at("layer_norm2").layer_norm(width, EPS)?,
-            fc1: mlp.at("fc1").linear(width, inner)?,
-            fc2: mlp.at("fc2").linear(inner, width)?,
-        })
-    }
-
-    fn forward(&self, x: Tensor, config: &ClipConfig) -> Result<Tensor> {
-        let h = self.layer_norm1.forward(&x)?;
-        let (q, k, v) = (self.q_proj.forward(&h)?, self.k_proj.forward(&h)?, self.v_proj.forward(&h)?);
-        let scale = 1.0 / ((config.width / config.heads) as f32).sqrt();
-        let a = ops::attention(&q, &k, &v, config.heads, scale, None, true)?;
-        let x = (x + self.out_proj.forward(&a)?)?;
-        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
-        let h = match config.activation {
-            ClipActivation::QuickGelu => ops::quick_gelu(&h)?,
-            ClipActivation::Gelu => ops::gelu(&h)?,
-        };
-        x + self.fc2.forward(&h)?
-    }
-}
-
 /// A CLIP text tower under Hugging Face names.
 #[derive(Debug)]
 pub struct ClipText {
     config: ClipConfig,
     token_embedding: Embedding,
     position_embedding: Weight,
-    layers: Vec<EncoderLayer>,
+    layers: Vec<ClipLayer>,
     final_layer_norm: LayerNorm,
     text_projection: Option<Linear>,
 }
@@ -135,9 +78,7 @@ impl ClipText {
         Ok(Self {
             token_embedding: embeddings.at("token_embedding").embedding(config.vocabulary, width)?,
             position_embedding: embeddings.tensor("position_embedding.weight", &[config.positions, width])?,
-            layers: (0..config.layers)
-                .map(|i| EncoderLayer::new(&layers.at(i), width))
-                .collect::<Built<_>>()?,
+            layers: (0..config.layers).map(|i| ClipLayer::new(&layers.at(i), width)).collect::<Built<_>>()?,
             final_layer_norm: model.at("final_layer_norm").layer_norm(width, EPS)?,
             text_projection: if projection.has("weight") {
                 let outputs = projection.shape("weight", 2)?[0];
@@ -184,7 +125,7 @@ impl TextEncoder for ClipText {
         let wanted = if (1..=depth).contains(&options.layer) { depth - options.layer } else { depth - 1 };
         let mut chosen = None;
         for (i, layer) in self.layers.iter().enumerate() {
-            h = layer.forward(h, &self.config)?;
+            h = layer.forward(h, self.config.heads, self.config.activation, true)?;
             if i == wanted {
                 chosen = Some(h.clone());
             }

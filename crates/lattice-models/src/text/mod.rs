@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 
-pub use clip::{ClipActivation, ClipConfig, ClipText};
+pub use clip::{ClipConfig, ClipText};
+
+pub use crate::clip_layer::ClipActivation;
 pub use openclip::{from_openclip, is_openclip};
 pub use t5::{T5Config, T5Encoder};
 
