@@ -7,6 +7,7 @@ use lattice_weights::{Scope, StateDict, Weight};
 
 use crate::error::{Built, ModelError};
 use crate::layers::ScopeExt;
+use crate::shuffle::{pixel_shuffle, pixel_unshuffle};
 
 /// Slope of the leaky rectifiers.
 const SLOPE: f64 = 0.2;
@@ -207,40 +208,6 @@ impl Compact {
         let (height, width) = (image.dim(2)? * self.scale, image.dim(3)? * self.scale);
         pixel_shuffle(&h, self.scale)? + ops::upsample_nearest(image, height, width)?
     }
-}
-
-/// Folds squares of `factor` by `factor` pixels into channels, (channel, row, column); sides that are no multiple are first
-/// continued by reflection.
-fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
-    if factor == 1 {
-        return Ok(x.clone());
-    }
-    let x = pad_reflect(&pad_reflect(x, 2, factor)?, 3, factor)?;
-    let (b, c, h, w) = x.dims4()?;
-    let x = x.reshape(&[b, c, h / factor, factor, w / factor, factor])?;
-    x.permute([0, 1, 3, 5, 2, 4])?.reshape((b, c * factor * factor, h / factor, w / factor))
-}
-
-/// Inverse of [`pixel_unshuffle`] (Shi et al. 2016).
-fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
-    let (b, c, h, w) = x.dims4()?;
-    let c = c / (factor * factor);
-    let x = x.reshape(&[b, c, factor, factor, h, w])?;
-    x.permute([0, 1, 4, 2, 5, 3])?.reshape((b, c, h * factor, w * factor))
-}
-
-/// Continues an axis by reflection (the last cell not repeated) to a multiple of `factor`.
-fn pad_reflect(x: &Tensor, axis: usize, factor: usize) -> Result<Tensor> {
-    let size = x.dim(axis)?;
-    let missing = size.next_multiple_of(factor) - size;
-    if missing == 0 {
-        return Ok(x.clone());
-    }
-    if missing >= size {
-        bail!("a picture of {size} pixels is too small for this upscaler")
-    }
-    let ids: Vec<u32> = (0..size).chain((1..=missing).map(|i| size - 1 - i)).map(|i| i as u32).collect();
-    x.contiguous()?.index_select(&Tensor::new(ids, x.device())?, axis)
 }
 
 #[derive(Debug)]

@@ -8,7 +8,9 @@ use candle_core::{DType, Tensor};
 use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
 use lattice_models::network::{Control, Reference, ReferencePlacement};
 use lattice_models::sd_unet::ControlNet;
-use lattice_models::{ClipVision, ForwardOptions, NetworkInput, TextInput, TextOptions, Upscaler};
+use lattice_models::{
+    ClipVision, ForwardOptions, NetworkInput, T2iAdapter, TextInput, TextOptions, Upscaler,
+};
 use lattice_weights::{StateDict, StoredDType};
 
 use super::Operation;
@@ -25,6 +27,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("models", "clip_vision_encode", clip_vision_encode),
     ("models", "upscale_model", upscale_model),
     ("models", "controlnet_forward", controlnet_forward),
+    ("models", "t2i_features", t2i_features),
 ];
 
 /// The case's checkpoint, made once for all cases of a run that name it.
@@ -152,13 +155,22 @@ fn upscale_model(case: &Case<'_>) -> Result<Outcome> {
 
 fn controlnet_forward(case: &Case<'_>) -> Result<Outcome> {
     let network = ControlNet::load(&checkpoint(case)?)?;
-    let control = network.forward(&network_input(case)?, &required(case, "hint")?)?;
-    let lists = [("middle", control.middle), ("output", control.output)];
+    compare_control(case, network.forward(&network_input(case)?, &required(case, "hint")?)?)
+}
+
+fn t2i_features(case: &Case<'_>) -> Result<Outcome> {
+    compare_control(case, T2iAdapter::load(&checkpoint(case)?)?.forward(&required(case, "hint")?)?)
+}
+
+/// Compares residuals by their places in the lists; places without an output must be empty.
+fn compare_control(case: &Case<'_>, control: Control) -> Result<Outcome> {
+    let lists = [("input", control.input), ("middle", control.middle), ("output", control.output)];
     let mut checks = vec![];
     for (list, residuals) in lists {
         for (i, residual) in residuals.into_iter().enumerate() {
-            let name = format!("{list}.{i}");
-            checks.push(compare(case, &name, &residual.context("an empty residual")?)?);
+            if let Some(residual) = residual {
+                checks.push(compare(case, &format!("{list}.{i}"), &residual)?);
+            }
         }
     }
     let wanted = case.field("outputs")?.as_object().map_or(0, serde_json::Map::len);
