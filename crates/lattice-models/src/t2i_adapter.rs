@@ -126,7 +126,7 @@ impl T2iAdapter {
         let conv_in = conv(&root.at("conv_in"), channels * unshuffle * unshuffle)?;
         let body = root.at("body");
         let count = body.count();
-        if count == 0 || count % LEVELS != 0 {
+        if count == 0 || !count.is_multiple_of(LEVELS) {
             return Err(root.invalid(format!("{count} residual blocks do not make {LEVELS} sizes")));
         }
         let (mut width, mut levels) = (conv_in.out_channels(), vec![]);
