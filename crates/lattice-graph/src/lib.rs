@@ -16,6 +16,7 @@ mod registry;
 mod spec;
 mod validate;
 mod value;
+pub mod workflow;
 
 pub use cache::{CacheStrategy, MemoryProbe, UiMeta, UiOutput};
 pub use event::{Event, EventSink, NodeFailure, PreviewImage, ProgressEntry, ProgressSnapshot};

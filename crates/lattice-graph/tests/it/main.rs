@@ -1,0 +1,9 @@
+//! Tests of the engine through its public face.
+
+mod cache;
+mod execution;
+mod expansion;
+mod nodes;
+mod properties;
+mod validation;
+mod workflow;
