@@ -4,6 +4,7 @@
 pub mod conditioning;
 mod denoise;
 pub mod guidance;
+pub mod latent_format;
 mod lincomb;
 pub mod model;
 pub mod model_sampling;

@@ -1,6 +1,7 @@
 //! The operations, by topic.
 
 mod cfg;
+mod latent_format;
 mod models;
 mod prompt;
 
@@ -16,6 +17,7 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; 3] = [cfg::OPERATIONS, models::OPERATIONS, prompt::OPERATIONS];
+    let topics: [&'static [Operation]; 4] =
+        [cfg::OPERATIONS, latent_format::OPERATIONS, models::OPERATIONS, prompt::OPERATIONS];
     topics.into_iter().flatten()
 }

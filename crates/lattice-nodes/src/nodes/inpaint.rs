@@ -3,16 +3,17 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use lattice_diffusion::conditioning::edit::with_options;
 use lattice_graph::Node;
 use lattice_media::resize::{Crop, Method, common_upscale};
 
 use crate::Result;
 use crate::node::node;
-use crate::types::{Image, Latent, Mask, Vae, crop_to_multiple};
+use crate::types::{Conditioning, Image, Latent, Mask, Vae, crop_to_multiple};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
-    crate::nodes![vae_encode_for_inpaint]
+    crate::nodes![vae_encode_for_inpaint, inpaint_model_conditioning]
 }
 
 /// Encodes pictures for inpainting from scratch: what the mask covers becomes grey, and only that is sampled anew.
@@ -32,6 +33,39 @@ fn vae_encode_for_inpaint(
     let samples = vae.encode(&inpaint.greyed()?)?;
     let noise_mask = Some(dilate(&rounded(&inpaint.mask)?, grow_mask_by)?);
     Ok(Latent { noise_mask, ..Latent::new(samples) })
+}
+
+/// Shows an inpainting model what to keep, and where to paint.
+#[node(
+    name = "InpaintModelConditioning",
+    title = "InpaintModelConditioning",
+    category = "conditioning/inpaint",
+    module = "nodes",
+    outputs("positive", "negative", "latent")
+)]
+fn inpaint_model_conditioning(
+    positive: Conditioning,
+    negative: Conditioning,
+    vae: Vae,
+    pixels: Image,
+    mask: Mask,
+    /// Also limit sampling to the mask. Inpainting models may do without it.
+    #[widget(default = true)]
+    noise_mask: bool,
+) -> Result<(Conditioning, Conditioning, Latent)> {
+    let inpaint = Inpaint::new(&pixels, &mask, 8)?;
+    let kept = vae.encode(&inpaint.greyed()?)?;
+    let show = |list: &Conditioning| {
+        Conditioning(with_options(&list.0, |options| {
+            options.concat_latent = Some(kept.clone());
+            options.concat_mask = Some(inpaint.mask.clone());
+        }))
+    };
+    let latent = Latent {
+        noise_mask: noise_mask.then(|| inpaint.mask.clone()),
+        ..Latent::new(vae.encode(&inpaint.pixels)?)
+    };
+    Ok((show(&positive), show(&negative), latent))
 }
 
 /// Pictures and a mask of one size.

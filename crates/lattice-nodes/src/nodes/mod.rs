@@ -5,6 +5,7 @@ mod image;
 mod image_files;
 mod inpaint;
 mod latent;
+mod loaders;
 mod text;
 mod vae;
 
@@ -22,6 +23,7 @@ pub fn registry() -> Registry {
         image_files::nodes(),
         inpaint::nodes(),
         latent::nodes(),
+        loaders::nodes(),
         text::nodes(),
         vae::nodes(),
     ];

@@ -2,17 +2,120 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
+use candle_core::{DType, Device, Tensor};
 use lattice_diffusion::prompt::{
-    Chunk, EmbeddingSource, EncoderOutput, Padding, PromptEncoding, encode_weighted, layouts,
+    Chunk, ChunkLayout, EmbeddingSource, EncoderOutput, Padding, PromptEncoding, encode_weighted, layouts,
 };
-use lattice_models::detect::{TextEncoderKind, TextPart};
+use lattice_models::detect::{Family, TextEncoderKind, TextPart};
 use lattice_models::tokenizers::Vocabulary;
 use lattice_models::{TextInput, TextOptions};
 
 use crate::node::GraphType;
 use crate::services::Embeddings;
 use crate::{Error, Result};
+
+/// Width of CLIP-L's states, which keep their place where that encoder is missing.
+const CLIP_L_WIDTH: usize = 768;
+/// Width of CLIP-G's pooled text.
+const CLIP_G_WIDTH: usize = 1280;
+/// Width of T5-XXL's states, to which SD3 pads those of CLIP.
+const T5_WIDTH: usize = 4096;
+
+/// How the encoders of a model family work together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClipFamily {
+    /// CLIP-L alone, or CLIP-H (SD2): normed states.
+    Sd,
+    /// CLIP-L and CLIP-G, or CLIP-G alone (refiner): states as they are, side by side.
+    Sdxl,
+    /// Any of CLIP-L, CLIP-G and T5-XXL.
+    Sd3,
+    /// T5-XXL for the states, CLIP-L for the pooled text.
+    Flux,
+    /// T5-XXL with its mask, 256 tokens.
+    Mochi,
+    /// T5-XXL with its mask, 128 tokens.
+    Ltxv,
+    /// UMT5-XXL, padding zeroed.
+    Wan,
+}
+
+impl ClipFamily {
+    /// That of a checkpoint.
+    ///
+    /// # Errors
+    /// If the family's text encoders are not known.
+    pub fn of_model(family: Family) -> Result<Self> {
+        Ok(match family {
+            Family::Sd1 | Family::Sd2 => Self::Sd,
+            Family::Sdxl | Family::SdxlRefiner => Self::Sdxl,
+            Family::Sd3 => Self::Sd3,
+            Family::Flux | Family::FluxSchnell => Self::Flux,
+            Family::Mochi => Self::Mochi,
+            Family::LtxVideo => Self::Ltxv,
+            Family::Wan21 => Self::Wan,
+            other => return Err(Error::value(format!("text encoders of {} are not known", other.name()))),
+        })
+    }
+
+    /// That of a loader's `type` and the kinds of encoder found. Encoders of the CLIP kind tell their family unless the type
+    /// is one that puts them to another use.
+    ///
+    /// # Errors
+    /// If encoders of those kinds serve no model of that type.
+    pub fn of_loader(kind: &str, found: &[TextEncoderKind]) -> Result<Self> {
+        use TextEncoderKind::{ClipG, ClipH, ClipL, T5Xxl, Umt5Xxl};
+        let has = |kind| found.contains(&kind);
+        Ok(match kind {
+            "sd3" => Self::Sd3,
+            "flux" => Self::Flux,
+            "mochi" if has(T5Xxl) => Self::Mochi,
+            "ltxv" if has(T5Xxl) => Self::Ltxv,
+            _ => match found {
+                [Umt5Xxl] => Self::Wan,
+                [ClipL | ClipH] => Self::Sd,
+                [ClipG] | [ClipL, ClipG] => Self::Sdxl,
+                [T5Xxl] => Self::Sd3,
+                _ => return Err(no_family(found, kind)),
+            },
+        })
+    }
+
+    fn layout(self, kind: TextEncoderKind) -> ChunkLayout {
+        match (kind, self) {
+            (TextEncoderKind::ClipL, _) => layouts::CLIP_L,
+            (TextEncoderKind::ClipG, _) => layouts::CLIP_G,
+            (TextEncoderKind::Umt5Xxl, _) => layouts::UMT5,
+            (TextEncoderKind::T5Xxl, Self::Flux | Self::Mochi) => layouts::T5_FLUX,
+            (TextEncoderKind::T5Xxl, Self::Ltxv) => layouts::T5_LTXV,
+            (TextEncoderKind::T5Xxl, _) => layouts::T5_SD3,
+            _ => layouts::CLIP_H,
+        }
+    }
+
+    /// Whether padding is hidden from the encoder.
+    fn masks(self) -> bool {
+        matches!(self, Self::Mochi | Self::Ltxv | Self::Wan)
+    }
+
+    /// Kinds of encoder it reads.
+    fn reads(self, kind: TextEncoderKind) -> bool {
+        use TextEncoderKind::{ClipG, ClipH, ClipL, T5Xxl, Umt5Xxl};
+        match self {
+            Self::Sd => matches!(kind, ClipL | ClipH),
+            Self::Sdxl => matches!(kind, ClipL | ClipG),
+            Self::Sd3 => matches!(kind, ClipL | ClipG | T5Xxl),
+            Self::Flux => matches!(kind, ClipL | T5Xxl),
+            Self::Mochi | Self::Ltxv => kind == T5Xxl,
+            Self::Wan => kind == Umt5Xxl,
+        }
+    }
+}
+
+fn no_family(found: &[TextEncoderKind], kind: &str) -> Error {
+    let names: Vec<_> = found.iter().map(|kind| kind.name()).collect();
+    Error::value(format!("no model of type {kind} reads its prompts through {}", names.join(" and ")))
+}
 
 /// One text encoder.
 #[derive(Clone)]
@@ -23,20 +126,10 @@ pub struct ClipEncoder {
     pub prompts: PromptEncoding,
 }
 
-impl ClipEncoder {
-    fn new(part: TextPart) -> Self {
-        let layout = match part.kind {
-            TextEncoderKind::ClipL => layouts::CLIP_L,
-            TextEncoderKind::ClipG => layouts::CLIP_G,
-            _ => layouts::CLIP_H,
-        };
-        Self { part, prompts: PromptEncoding::weighted(Vocabulary::Clip.tokenizer(), layout) }
-    }
-}
-
 /// The text encoders of one model family. Weights are shared, so a copy costs nothing.
 #[derive(Clone)]
 pub struct Clip {
+    family: ClipFamily,
     encoders: Arc<[ClipEncoder]>,
     /// Hidden layer counted from the end; None: the family's.
     layer: Option<usize>,
@@ -59,28 +152,48 @@ pub struct EncodedPrompt {
     pub states: Tensor,
     /// [1, width].
     pub pooled: Option<Tensor>,
+    /// Which tokens count, [1, tokens], for models that ask.
+    pub mask: Option<Tensor>,
 }
 
 impl Clip {
     /// Of the encoders of one checkpoint, or of several files.
     ///
     /// # Errors
-    /// If the encoders belong to no family together.
-    pub fn new(mut parts: Vec<TextPart>, embeddings: Option<Arc<Embeddings>>) -> Result<Self> {
-        parts.sort_by_key(|part| part.kind == TextEncoderKind::ClipG);
+    /// If the family does not read its prompts through them.
+    pub fn new(
+        family: ClipFamily,
+        mut parts: Vec<TextPart>,
+        embeddings: Option<Arc<Embeddings>>,
+    ) -> Result<Self> {
+        parts.sort_by_key(|part| match part.kind {
+            TextEncoderKind::ClipL => 0,
+            TextEncoderKind::ClipG => 1,
+            _ => 2,
+        });
         let kinds: Vec<_> = parts.iter().map(|part| part.kind).collect();
-        match kinds.as_slice() {
-            [_] | [TextEncoderKind::ClipL, TextEncoderKind::ClipG] => {}
-            _ => {
-                let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
-                return Err(Error::value(format!(
-                    "no model reads its prompts through {} together",
-                    names.join(" and ")
-                )));
-            }
+        let twice = kinds.windows(2).any(|pair| pair[0] == pair[1]);
+        if kinds.is_empty() || twice || !kinds.iter().all(|&kind| family.reads(kind)) {
+            return Err(no_family(&kinds, &format!("{family:?}")));
         }
-        let encoders = parts.into_iter().map(ClipEncoder::new).collect();
-        Ok(Self { encoders, layer: None, padding: Padding::default(), embeddings })
+        let encoders = parts.into_iter().map(|part| {
+            let vocabulary = match part.kind {
+                TextEncoderKind::T5Xxl => Vocabulary::T5,
+                TextEncoderKind::Umt5Xxl => {
+                    return Err(Error::value("the vocabulary of UMT5 is not part of this program"));
+                }
+                _ => Vocabulary::Clip,
+            };
+            let prompts = PromptEncoding::weighted(vocabulary.tokenizer(), family.layout(part.kind));
+            Ok(ClipEncoder { part, prompts })
+        });
+        let encoders = encoders.collect::<Result<_>>()?;
+        Ok(Self { family, encoders, layer: None, padding: Padding::default(), embeddings })
+    }
+
+    /// How the encoders work together.
+    pub fn family(&self) -> ClipFamily {
+        self.family
     }
 
     /// The encoders, in the order in which their states are joined.
@@ -123,53 +236,152 @@ impl Clip {
         self.encode(&self.tokenize(|_| text)?)
     }
 
-    /// Encodes tokens: states of several encoders are joined on the feature axis, cut to the shorter; the pooled vector
-    /// is that of the last encoder.
+    /// Fills up the CLIP encoders' shorter prompts with empty ones, so that all have as many chunks.
+    ///
+    /// # Errors
+    /// As [`Self::tokenize`].
+    pub fn equalize(&self, chunks: &mut PromptChunks) -> Result<()> {
+        let empty = self.tokenize(|_| "")?;
+        let most = chunks.iter().map(Vec::len).max().unwrap_or(0);
+        for ((chunks, empty), encoder) in chunks.iter_mut().zip(empty).zip(&*self.encoders) {
+            while encoder.prompts.layout.pad_to_max && chunks.len() < most && !empty.is_empty() {
+                chunks.extend(empty.iter().cloned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Encodes tokens and joins what the encoders say.
     ///
     /// # Errors
     /// If a token is outside an encoder's table, or a sequence too long for it.
     pub fn encode(&self, chunks: &PromptChunks) -> Result<EncodedPrompt> {
-        let outputs =
-            self.encoders.iter().zip(chunks).map(|(encoder, chunks)| self.encode_with(encoder, chunks));
+        let outputs = self
+            .encoders
+            .iter()
+            .zip(chunks)
+            .map(|(encoder, chunks)| Ok((encoder.part.kind, self.encode_with(encoder, chunks)?)));
         let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
-        let states: Vec<_> = outputs.iter().map(|o| o.hidden.clone()).collect();
-        let tokens = states.iter().map(|s| s.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
-        let shortest = tokens.into_iter().min().unwrap_or(0);
-        let cut = states.iter().map(|s| s.narrow(1, 0, shortest)).collect::<candle_core::Result<Vec<_>>>()?;
-        let pooled = outputs.into_iter().next_back().and_then(|o| o.pooled);
-        Ok(EncodedPrompt { states: Tensor::cat(&cut, 2)?, pooled })
+        Ok(match self.family {
+            ClipFamily::Sd | ClipFamily::Sdxl => side_by_side(outputs)?,
+            ClipFamily::Sd3 => joined_for_sd3(outputs)?,
+            ClipFamily::Flux => joined_for_flux(outputs)?,
+            ClipFamily::Mochi | ClipFamily::Ltxv => {
+                let mut prompt = side_by_side(outputs.clone())?;
+                prompt.mask = outputs.into_iter().find_map(|(_, output)| output.mask);
+                prompt
+            }
+            ClipFamily::Wan => {
+                let mask = outputs.iter().find_map(|(_, output)| output.mask.clone());
+                let mut prompt = side_by_side(outputs)?;
+                if let Some(mask) = mask {
+                    prompt.states = prompt.states.broadcast_mul(&mask.unsqueeze(2)?)?;
+                }
+                prompt
+            }
+        })
     }
 
     fn encode_with(&self, encoder: &ClipEncoder, chunks: &[Chunk]) -> candle_core::Result<EncoderOutput> {
         let options = self.options(encoder.part.kind);
         encode_weighted(chunks, &encoder.prompts.layout, |batch| {
             let tokens = batch.iter().map(|chunk| chunk.iter().map(|t| t.token.clone()).collect()).collect();
-            let output = encoder.part.encoder.encode(&TextInput { tokens, mask: None }, options)?;
-            Ok(EncoderOutput {
-                hidden: output.states,
-                pooled: output.projected.or(output.pooled),
-                mask: None,
-            })
+            let mask = self
+                .family
+                .masks()
+                .then(|| batch.iter().map(|chunk| mask_of(chunk, encoder)).collect::<Vec<_>>());
+            let output = encoder.part.encoder.encode(&TextInput { tokens, mask: mask.clone() }, options)?;
+            let pooled = match self.family {
+                // Flux, and SD3 for its first encoder, read the pooled text before the projection.
+                ClipFamily::Flux | ClipFamily::Sd3 if encoder.part.kind == TextEncoderKind::ClipL => {
+                    output.pooled
+                }
+                _ => output.projected.or(output.pooled),
+            };
+            let mask = mask.map(|mask| mask_tensor(&mask)).transpose()?;
+            Ok(EncoderOutput { hidden: output.states, pooled, mask })
         })
     }
 
-    /// Which states the family reads: SD1 the last layer and SD2 the one before, both normed; SDXL and its refiner the
-    /// one before the last as it is.
+    /// Which states the family reads: SD1 the last layer and SD2 the one before, both normed; SDXL and SD3 the one
+    /// before the last as it is; T5 its last.
     fn options(&self, kind: TextEncoderKind) -> TextOptions {
-        let sdxl = self.encoders.iter().any(|encoder| encoder.part.kind == TextEncoderKind::ClipG);
-        let usual = if sdxl || kind == TextEncoderKind::ClipH { 2 } else { 1 };
-        TextOptions { layer: self.layer.unwrap_or(usual), final_norm: !sdxl }
+        let usual = match (self.family, kind) {
+            (_, TextEncoderKind::T5Xxl | TextEncoderKind::Umt5Xxl) => return TextOptions::default(),
+            (ClipFamily::Sdxl | ClipFamily::Sd3, _) | (_, TextEncoderKind::ClipH) => 2,
+            _ => 1,
+        };
+        let final_norm = !matches!(self.family, ClipFamily::Sdxl | ClipFamily::Sd3);
+        TextOptions { layer: self.layer.unwrap_or(usual), final_norm }
     }
+}
 
-    /// Fills up the encoder's shorter prompts with empty ones, so that all have as many chunks.
-    pub fn equalize(&self, chunks: &mut PromptChunks) -> Result<()> {
-        let empty = self.tokenize(|_| "")?;
-        let most = chunks.iter().map(Vec::len).max().unwrap_or(0);
-        for (chunks, empty) in chunks.iter_mut().zip(empty) {
-            while chunks.len() < most && !empty.is_empty() {
-                chunks.extend(empty.iter().cloned());
-            }
+/// The tokens up to the first end token count.
+fn mask_of(chunk: &Chunk, encoder: &ClipEncoder) -> Vec<bool> {
+    let end = encoder.prompts.layout.end;
+    let length = chunk
+        .iter()
+        .position(|t| t.token.id().is_some_and(|id| Some(id) == end))
+        .map_or(chunk.len(), |i| i + 1);
+    (0..chunk.len()).map(|i| i < length).collect()
+}
+
+fn mask_tensor(mask: &[Vec<bool>]) -> candle_core::Result<Tensor> {
+    let rows: Vec<Vec<f32>> =
+        mask.iter().map(|row| row.iter().map(|&on| f32::from(u8::from(on))).collect()).collect();
+    Tensor::new(rows, &Device::Cpu)
+}
+
+type Outputs = Vec<(TextEncoderKind, EncoderOutput)>;
+
+/// States joined on the feature axis, cut to the shortest; the pooled text of the last encoder.
+fn side_by_side(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
+    let tokens = outputs.iter().map(|(_, o)| o.hidden.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
+    let shortest = tokens.into_iter().min().unwrap_or(0);
+    let cut = outputs
+        .iter()
+        .map(|(_, o)| o.hidden.narrow(1, 0, shortest))
+        .collect::<candle_core::Result<Vec<_>>>()?;
+    let pooled = outputs.into_iter().next_back().and_then(|(_, o)| o.pooled);
+    Ok(EncodedPrompt { states: Tensor::cat(&cut, 2)?, pooled, mask: None })
+}
+
+/// States of the CLIP encoders side by side, zeros up to T5's width, then T5's tokens; both pooled texts side by side.
+fn joined_for_sd3(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
+    let (t5, clip): (Outputs, Outputs) =
+        outputs.into_iter().partition(|(kind, _)| *kind == TextEncoderKind::T5Xxl);
+    let t5 = t5.into_iter().next().map(|(_, output)| output.hidden);
+    let width = t5.as_ref().map_or(Ok(T5_WIDTH), |t5| t5.dim(2))?;
+    let pooled_of = |kind, width| {
+        let pooled = clip.iter().find(|(k, _)| *k == kind).and_then(|(_, output)| output.pooled.clone());
+        pooled.map_or_else(|| Tensor::zeros((1, width), DType::F32, &Device::Cpu), Ok)
+    };
+    let pooled =
+        [pooled_of(TextEncoderKind::ClipL, CLIP_L_WIDTH)?, pooled_of(TextEncoderKind::ClipG, CLIP_G_WIDTH)?];
+    let pooled = Some(Tensor::cat(&pooled, 1)?);
+    let before = if clip.iter().any(|(kind, _)| *kind == TextEncoderKind::ClipL) { 0 } else { CLIP_L_WIDTH };
+    let clip_states = if clip.is_empty() { None } else { Some(side_by_side(clip)?.states) };
+    let clip_states = clip_states.map(|states| {
+        let states = states.pad_with_zeros(2, before, 0)?;
+        let missing = width.saturating_sub(states.dim(2)?);
+        states.pad_with_zeros(2, 0, missing)
+    });
+    let parts: Vec<Tensor> = clip_states.transpose()?.into_iter().chain(t5).collect();
+    Ok(EncodedPrompt { states: Tensor::cat(&parts, 1)?, pooled, mask: None })
+}
+
+/// T5's states and CLIP-L's pooled text. A missing T5 leaves a sequence of zeros.
+fn joined_for_flux(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
+    let mut prompt = EncodedPrompt {
+        states: Tensor::zeros((1, 256, T5_WIDTH), DType::F32, &Device::Cpu)?,
+        pooled: None,
+        mask: None,
+    };
+    for (kind, output) in outputs {
+        match kind {
+            TextEncoderKind::T5Xxl => prompt.states = output.hidden,
+            _ => prompt.pooled = output.pooled,
         }
-        Ok(())
     }
+    Ok(prompt)
 }

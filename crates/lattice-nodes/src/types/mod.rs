@@ -1,6 +1,7 @@
 //! The graph's value types.
 
 mod clip;
+mod model;
 mod vae;
 
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use candle_core::Tensor;
 
 use crate::node::GraphType;
 
-pub use clip::{Clip, ClipEncoder, EncodedPrompt, PromptChunks};
-pub use vae::{Vae, crop_to_multiple};
+pub use clip::{Clip, ClipEncoder, ClipFamily, EncodedPrompt, PromptChunks};
+pub use model::{Conditioning, Model};
+pub use vae::{PixelSpace, Vae, crop_to_multiple};
 
 /// Memory of a tensor's elements.
 pub fn tensor_bytes(tensor: &Tensor) -> usize {

@@ -78,3 +78,24 @@ fn each(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor>
         items => Tensor::cat(items, 0),
     }
 }
+
+/// The VAE of models that work on pixels: a latent is the picture itself.
+pub struct PixelSpace;
+
+impl lattice_models::Vae for PixelSpace {
+    fn latent_channels(&self) -> usize {
+        3
+    }
+
+    fn spatial_factor(&self) -> usize {
+        1
+    }
+
+    fn encode_mean(&self, image: &Tensor) -> Result<Tensor> {
+        Ok(image.clone())
+    }
+
+    fn decode(&self, latent: &Tensor) -> Result<Tensor> {
+        Ok(latent.clone())
+    }
+}

@@ -1,0 +1,151 @@
+//! Models from files.
+
+use std::sync::Arc;
+
+use lattice_graph::{CallContext, Extensions, Node};
+use lattice_models::detect::{DiffusionPart, TextEncoderKind, TextPart, VaePart};
+
+use crate::node::node;
+use crate::services::{Embeddings, Folders, ModelCache, open};
+use crate::types::{Clip, ClipFamily, Model, PixelSpace, Vae};
+use crate::{Error, Result};
+
+/// The nodes of this module.
+pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
+    crate::nodes![
+        checkpoint_loader_simple,
+        vae_loader,
+        unet_loader,
+        clip_loader,
+        dual_clip_loader,
+        triple_clip_loader
+    ]
+}
+
+/// Loads a checkpoint: the diffusion model, its text encoders and its VAE. The family is recognised from the tensors.
+#[node(name = "CheckpointLoaderSimple", title = "Load Checkpoint", category = "loaders", module = "nodes")]
+fn checkpoint_loader_simple(
+    ctx: &CallContext<'_>,
+    /// A file of the folder checkpoints.
+    #[choice(files = "checkpoints")]
+    ckpt_name: &str,
+) -> Result<(Model, Option<Clip>, Option<Vae>)> {
+    let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, ckpt_name)?;
+    let model = Model::new(Arc::new(checkpoint.diffusion.clone()))?;
+    let clip = match checkpoint.text_encoders.as_slice() {
+        [] => None,
+        encoders => Some(Clip::new(
+            ClipFamily::of_model(model.spec().family)?,
+            encoders.to_vec(),
+            ctx.extensions.get::<Embeddings>(),
+        )?),
+    };
+    let vae = checkpoint.vae.as_ref().map(|part| Vae(part.vae.clone()));
+    Ok((model, clip, vae))
+}
+
+/// The built-in VAE that takes pictures for latents.
+const PIXEL_SPACE: &str = "pixel_space";
+
+/// Files of the folder vae, then the built-in one.
+fn vae_names(extensions: &Extensions) -> Vec<String> {
+    let files = extensions.get::<Folders>().map(|folders| folders.list("vae")).unwrap_or_default();
+    files.into_iter().chain([PIXEL_SPACE.to_owned()]).collect()
+}
+
+/// Loads a VAE.
+#[node(name = "VAELoader", title = "Load VAE", category = "loaders", module = "nodes")]
+fn vae_loader(ctx: &CallContext<'_>, #[choice(from = vae_names)] vae_name: &str) -> Result<Vae> {
+    if vae_name == PIXEL_SPACE {
+        return Ok(Vae(Arc::new(PixelSpace)));
+    }
+    let file = ctx.service::<Folders>()?.find("vae", vae_name)?;
+    let part = VaePart::load(&open(&file)?).map_err(Error::other)?;
+    Ok(Vae(part.vae))
+}
+
+/// Loads a diffusion model that is alone in its file.
+#[node(name = "UNETLoader", title = "Load Diffusion Model", category = "advanced/loaders", module = "nodes")]
+fn unet_loader(
+    ctx: &CallContext<'_>,
+    #[choice(files = "diffusion_models")] unet_name: &str,
+    #[choice("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")] weight_dtype: &str,
+) -> Result<Model> {
+    if weight_dtype != "default" {
+        // Smaller weights would save memory that mapped files do not take, and change the result.
+        tracing::info!("{unet_name}: weights stay as they are stored, {weight_dtype} is not applied");
+    }
+    let file = ctx.service::<Folders>()?.find("diffusion_models", unet_name)?;
+    Model::new(Arc::new(DiffusionPart::load(&open(&file)?).map_err(Error::other)?))
+}
+
+/// Loads a text encoder.
+#[node(name = "CLIPLoader", title = "Load CLIP", category = "advanced/loaders", module = "nodes")]
+fn clip_loader(
+    ctx: &CallContext<'_>,
+    #[choice(files = "text_encoders")] clip_name: &str,
+    #[choice(
+        "stable_diffusion",
+        "stable_cascade",
+        "sd3",
+        "stable_audio",
+        "mochi",
+        "ltxv",
+        "pixart",
+        "cosmos",
+        "lumina2",
+        "wan",
+        "hidream",
+        "chroma",
+        "ace",
+        "omnigen2",
+        "qwen_image",
+        "hunyuan_image"
+    )]
+    #[name("type")]
+    kind: &str,
+    #[choice("default", "cpu")]
+    #[widget(advanced = true)]
+    #[name("device")]
+    _device: Option<String>,
+) -> Result<Clip> {
+    text_encoders(ctx, &[clip_name], kind)
+}
+
+/// Loads two text encoders, in any order.
+#[node(name = "DualCLIPLoader", title = "DualCLIPLoader", category = "advanced/loaders", module = "nodes")]
+fn dual_clip_loader(
+    ctx: &CallContext<'_>,
+    #[choice(files = "text_encoders")] clip_name1: &str,
+    #[choice(files = "text_encoders")] clip_name2: &str,
+    #[choice("sdxl", "sd3", "flux", "hunyuan_video", "hidream", "hunyuan_image")]
+    #[name("type")]
+    kind: &str,
+    #[choice("default", "cpu")]
+    #[widget(advanced = true)]
+    #[name("device")]
+    _device: Option<String>,
+) -> Result<Clip> {
+    text_encoders(ctx, &[clip_name1, clip_name2], kind)
+}
+
+/// Loads three text encoders of SD3, in any order.
+#[node(name = "TripleCLIPLoader", category = "advanced/loaders", module = "comfy_extras.nodes_sd3", v3)]
+fn triple_clip_loader(
+    ctx: &CallContext<'_>,
+    #[combo(files = "text_encoders")] clip_name1: &str,
+    #[combo(files = "text_encoders")] clip_name2: &str,
+    #[combo(files = "text_encoders")] clip_name3: &str,
+) -> Result<Clip> {
+    text_encoders(ctx, &[clip_name1, clip_name2, clip_name3], "sd3")
+}
+
+fn text_encoders(ctx: &CallContext<'_>, names: &[&str], kind: &str) -> Result<Clip> {
+    let folders = ctx.service::<Folders>()?;
+    let load =
+        |name: &&str| TextPart::load(&open(&folders.find("text_encoders", name)?)?).map_err(Error::other);
+    let mut parts = names.iter().map(load).collect::<Result<Vec<_>>>()?;
+    parts.sort_by_key(|part| part.kind == TextEncoderKind::ClipG);
+    let kinds: Vec<_> = parts.iter().map(|part| part.kind).collect();
+    Clip::new(ClipFamily::of_loader(kind, &kinds)?, parts, ctx.extensions.get::<Embeddings>())
+}

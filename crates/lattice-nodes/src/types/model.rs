@@ -1,0 +1,116 @@
+//! Diffusion models and what samplers take beside them.
+
+use std::sync::Arc;
+
+use lattice_diffusion::guidance;
+use lattice_diffusion::model::NetworkModel;
+use lattice_diffusion::model_sampling::SigmaMapKind;
+use lattice_diffusion::{ModelSampling, Prediction, SamplingSettings, conditioning};
+use lattice_models::detect::{self, DiffusionPart, ModelSpec};
+
+use crate::node::GraphType;
+use crate::{Error, Result};
+
+/// A diffusion model: base weights and the changes that nodes made, both shared. A copy costs nothing.
+#[derive(Clone)]
+pub struct Model {
+    /// The network as it is in the file, with its weights by name.
+    pub part: Arc<DiffusionPart>,
+    /// Noise levels and prediction type: the family's, or what a node put in their place.
+    pub settings: SamplingSettings,
+    /// The network as guidance sees it, and changes to guidance.
+    pub guided: guidance::Model,
+}
+
+impl GraphType for Model {
+    const NAME: &'static str = "MODEL";
+}
+
+impl Model {
+    /// A model as it is in its file.
+    ///
+    /// # Errors
+    /// If its noise levels make no schedule.
+    pub fn new(part: Arc<DiffusionPart>) -> Result<Self> {
+        let settings = family_settings(&part.spec);
+        let guided = guidance::Model::new(Arc::new(network(&part, &settings)?));
+        Ok(Self { part, settings, guided })
+    }
+
+    /// Facts of the family.
+    pub fn spec(&self) -> &ModelSpec {
+        &self.part.spec
+    }
+
+    /// The same model with other noise levels.
+    ///
+    /// # Errors
+    /// If they make no schedule.
+    pub fn with_settings(&self, settings: SamplingSettings) -> Result<Self> {
+        let guided =
+            guidance::Model { base: Arc::new(network(&self.part, &settings)?), ..self.guided.clone() };
+        Ok(Self { settings, guided, ..self.clone() })
+    }
+
+    /// The same model over other weights (patched ones).
+    ///
+    /// # Errors
+    /// If the noise levels make no schedule.
+    pub fn with_part(&self, part: Arc<DiffusionPart>) -> Result<Self> {
+        let guided =
+            guidance::Model { base: Arc::new(network(&part, &self.settings)?), ..self.guided.clone() };
+        Ok(Self { part, guided, ..self.clone() })
+    }
+
+    /// The same model with guidance changed.
+    #[must_use]
+    pub fn with_patches(&self, change: impl FnOnce(&mut guidance::Patches)) -> Self {
+        let mut model = self.clone();
+        change(&mut model.guided.patches);
+        model
+    }
+}
+
+fn network(part: &DiffusionPart, settings: &SamplingSettings) -> Result<NetworkModel> {
+    let sampling = ModelSampling::new(settings).map_err(Error::other)?;
+    Ok(NetworkModel::new(part.spec.clone(), part.network.clone(), sampling))
+}
+
+/// The settings that the facts of a family amount to.
+fn family_settings(spec: &ModelSpec) -> SamplingSettings {
+    let prediction = match spec.prediction {
+        detect::Prediction::Eps => Prediction::Eps,
+        detect::Prediction::V => Prediction::V,
+        detect::Prediction::Edm => Prediction::Edm,
+        detect::Prediction::Flow => Prediction::Const,
+    };
+    match spec.schedule {
+        detect::Schedule::ScaledLinear { start, end, zero_terminal_snr } => SamplingSettings {
+            linear_start: Some(start),
+            linear_end: Some(end),
+            zsnr: zero_terminal_snr,
+            ..SamplingSettings::new(SigmaMapKind::Discrete, prediction)
+        },
+        detect::Schedule::Continuous { sigma_min, sigma_max, sigma_data } => SamplingSettings::continuous(
+            SigmaMapKind::ContinuousEdm,
+            prediction,
+            sigma_min,
+            sigma_max,
+            sigma_data,
+        ),
+        detect::Schedule::Flow { shift, multiplier } => SamplingSettings::flow(shift, multiplier),
+        detect::Schedule::ExponentialFlow { shift } => SamplingSettings::flux(shift),
+    }
+}
+
+/// Encoded prompts with where, when and how strongly they apply.
+#[derive(Clone, Debug)]
+pub struct Conditioning(pub conditioning::Conditioning);
+
+impl GraphType for Conditioning {
+    const NAME: &'static str = "CONDITIONING";
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(|entry| super::tensor_bytes(&entry.tensor)).sum()
+    }
+}
