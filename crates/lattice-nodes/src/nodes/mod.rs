@@ -1,6 +1,8 @@
 //! The nodes, one module per category.
 
+mod conditioning;
 mod coverage;
+mod guidance;
 mod image;
 mod image_files;
 mod inpaint;
@@ -19,6 +21,8 @@ pub(crate) const MAX_RESOLUTION: usize = 16384;
 /// All nodes.
 pub fn registry() -> Registry {
     let categories = [
+        conditioning::nodes(),
+        guidance::nodes(),
         image::nodes(),
         image_files::nodes(),
         inpaint::nodes(),

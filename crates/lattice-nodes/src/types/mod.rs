@@ -1,6 +1,7 @@
 //! The graph's value types.
 
 mod clip;
+mod guider;
 mod model;
 mod vae;
 
@@ -11,6 +12,7 @@ use candle_core::Tensor;
 use crate::node::GraphType;
 
 pub use clip::{Clip, ClipEncoder, ClipFamily, EncodedPrompt, PromptChunks};
+pub use guider::Guider;
 pub use model::{Conditioning, Model};
 pub use vae::{PixelSpace, Vae, crop_to_multiple};
 
