@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
-use lattice_models::detect::{Family, LatentFormat, ModelSpec};
+use lattice_models::detect::{self, Family, ModelSpec};
 use lattice_models::{DiffusionNetwork, ForwardOptions, NetworkInput};
 
 use super::{ListRole, ModelInputs, NoiseModel, Run, added, concat};
 use crate::conditioning::{ControlSource, Entry};
+use crate::latent_format::LatentFormat;
 use crate::{ModelSampling, Prediction};
 
 /// A network of one of the supported families.
@@ -110,17 +111,12 @@ impl NetworkModel {
     }
 }
 
-/// (latent - shift) * scale.
-fn scale_latent(format: LatentFormat, latent: &Tensor) -> Result<Tensor> {
-    let (scale, shift) = match format {
-        LatentFormat::Sd15 => (0.18215, 0.0),
-        LatentFormat::Sdxl => (0.13025, 0.0),
-        LatentFormat::Sd3 => (1.5305, 0.0609),
-        LatentFormat::Flux => (0.3611, 0.1159),
-        LatentFormat::HunyuanVideo => (0.476986, 0.0),
-        other => candle_core::bail!("latents of {} cannot be joined to the input", other.name()),
-    };
-    latent.affine(scale, -shift * scale)
+/// A VAE's latent in the network's scale.
+fn scale_latent(format: detect::LatentFormat, latent: &Tensor) -> Result<Tensor> {
+    match LatentFormat::named(format.name()) {
+        Some(format) => format.process_in(latent),
+        None => candle_core::bail!("the latent format {} is not known", format.name()),
+    }
 }
 
 impl NoiseModel for NetworkModel {
