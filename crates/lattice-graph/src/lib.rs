@@ -2,8 +2,6 @@
 //!
 //! The engine knows nodes only through [`Node`] and [`NodeSpec`], values only as [`Value`]: no tensor, file or HTTP.
 
-#![allow(clippy::result_large_err)] // a refusal is rare and goes straight to the client
-
 mod cache;
 mod event;
 mod exec;
@@ -30,6 +28,6 @@ pub use prompt::Prompt;
 pub use registry::Registry;
 pub use spec::{Choices, InputKind, InputSpec, NodeSpec, OutputSpec};
 pub use validate::{
-    Accepted, ErrorBody, InputError, NodeErrorEntry, NodeErrors, ValidationFailure, validate,
+    Accepted, ErrorBody, InputError, NoInfo, NodeErrorEntry, NodeErrors, ValidationFailure, validate,
 };
 pub use value::{Blocker, Extensions, Object, Value};

@@ -91,9 +91,12 @@ fn input(name: &str, declaration: &Json, optional: bool) -> Option<InputSpec> {
     let declaration = declaration.as_array()?;
     let mut options = declaration.get(1).and_then(Json::as_object).cloned();
     let kind = match kind_of(declaration.first()?)? {
+        // A combo without a list of choices asks a route for them: clients' business.
         InputKind::Type(t) if t == "COMBO" => {
-            let choices = options.as_mut().and_then(|options| options.shift_remove("options"));
-            InputKind::Combo(Choices::Fixed(choices.and_then(|c| c.as_array().cloned()).unwrap_or_default()))
+            match options.as_mut().and_then(|o| o.shift_remove("options")) {
+                Some(Json::Array(choices)) => InputKind::Combo(Choices::Fixed(choices)),
+                _ => InputKind::Type(t),
+            }
         }
         kind => kind,
     };

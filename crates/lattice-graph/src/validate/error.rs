@@ -2,7 +2,7 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
-use serde_json::{Map, Value as Json, json};
+use serde_json::{Value as Json, json};
 
 use crate::InputSpec;
 use crate::{Extensions, python};
@@ -14,7 +14,7 @@ pub struct ValidationFailure {
     /// The reason.
     pub error: ErrorBody,
     /// Errors by node.
-    pub node_errors: NodeErrors,
+    pub node_errors: Box<NodeErrors>,
 }
 
 /// Errors by node id; only nodes with errors of their own.
@@ -32,8 +32,12 @@ pub struct ErrorBody {
     /// Which node or input.
     pub details: String,
     /// Always empty.
-    pub extra_info: Map<String, Json>,
+    pub extra_info: NoInfo,
 }
+
+/// An empty object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct NoInfo {}
 
 /// Errors of one node.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -69,13 +73,13 @@ impl ValidationFailure {
 
 impl From<ErrorBody> for ValidationFailure {
     fn from(error: ErrorBody) -> Self {
-        Self { error, node_errors: NodeErrors::new() }
+        Self { error, node_errors: Box::default() }
     }
 }
 
 impl ErrorBody {
     fn new(kind: &'static str, message: impl Into<String>, details: String) -> Self {
-        Self { kind, message: message.into(), details, extra_info: Map::new() }
+        Self { kind, message: message.into(), details, extra_info: NoInfo {} }
     }
 
     /// A request without a prompt.

@@ -97,6 +97,7 @@ fn fits(received: &InputKind, wanted: &InputKind, ext: &Extensions) -> bool {
 }
 
 /// The literal as the node will see it. `own`: the class has its own test for it.
+#[allow(clippy::result_large_err)] // the error is put into the reply as it is
 fn literal(report: &ErrorsOf<'_>, value: &Json, own: bool) -> Result<Json, InputError> {
     let value = value.get("__value__").unwrap_or(value);
     let spec = report.spec;

@@ -6,7 +6,7 @@ mod inputs;
 use indexmap::IndexMap;
 use serde_json::{Map, Value as Json};
 
-pub use self::error::{ErrorBody, InputError, NodeErrorEntry, NodeErrors, ValidationFailure};
+pub use self::error::{ErrorBody, InputError, NoInfo, NodeErrorEntry, NodeErrors, ValidationFailure};
 use self::error::{ErrorsOf, Exception, exception};
 use self::inputs::judge;
 use crate::{Extensions, Node, Prompt, Registry, python};
@@ -195,7 +195,7 @@ impl Walk<'_> {
                 own.flat_map(|v| &v.errors).map(|e| format!("{}: {}", e.message, e.details)).collect();
             return Err(ValidationFailure {
                 error: ErrorBody::outputs_failed(lines.join("\n")),
-                node_errors,
+                node_errors: Box::new(node_errors),
             });
         }
         let outputs = valid.iter().map(|&output| self.prompt.nodes.keys()[output].clone()).collect();

@@ -46,15 +46,15 @@ fn helpers(input: &InputSpec) -> usize {
     let control = flag(input, "control_after_generate");
     match &input.kind {
         InputKind::Type(t) if t == "INT" => {
-            usize::from(control || ["seed", "noise_seed"].contains(&&*input.name))
+            usize::from(control || ["seed", "noise_seed"].contains(&input.name.as_str()))
         }
-        InputKind::Choices(_) | InputKind::Combo(_) => {
+        InputKind::Type(t) if t != "COMBO" => 0,
+        _ => {
             let uploads =
                 ["image_upload", "video_upload", "audio_upload", "file_upload", "animated_image_upload"];
             let upload = uploads.iter().any(|option| flag(input, option));
             2 * usize::from(control) + usize::from(upload)
         }
-        InputKind::Type(_) => 0,
     }
 }
 

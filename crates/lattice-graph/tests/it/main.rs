@@ -5,5 +5,6 @@ mod execution;
 mod expansion;
 mod nodes;
 mod properties;
+mod transcripts;
 mod validation;
 mod workflow;

@@ -14,7 +14,7 @@ fn testdata(name: &str) -> PathBuf {
 fn read(name: &str) -> Json {
     let bytes = std::fs::read(testdata(name)).expect("test data");
     let mut text = Vec::new();
-    if name.ends_with(".gz") {
+    if name.contains(".json.gz") {
         flate2::read::GzDecoder::new(&bytes[..]).read_to_end(&mut text).expect("gzip");
     } else {
         text = bytes;
