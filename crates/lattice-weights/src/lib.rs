@@ -2,8 +2,11 @@
 //!
 //! Nothing here knows a network: a [`StateDict`] maps tensor names to [`Weight`] handles, a [`Scope`] is a prefix in it.
 
+pub mod adapters;
 mod error;
 mod map;
+pub mod patcher;
+pub mod rounding;
 pub mod safetensors;
 mod scaled_fp8;
 mod state_dict;

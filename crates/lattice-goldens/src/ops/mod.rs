@@ -1,5 +1,6 @@
 //! The operations, by topic.
 
+mod adapters;
 mod cfg;
 mod latent_format;
 mod models;
@@ -17,7 +18,12 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; 4] =
-        [cfg::OPERATIONS, latent_format::OPERATIONS, models::OPERATIONS, prompt::OPERATIONS];
+    let topics: [&'static [Operation]; _] = [
+        adapters::OPERATIONS,
+        cfg::OPERATIONS,
+        latent_format::OPERATIONS,
+        models::OPERATIONS,
+        prompt::OPERATIONS,
+    ];
     topics.into_iter().flatten()
 }

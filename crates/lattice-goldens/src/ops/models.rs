@@ -31,7 +31,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
 ];
 
 /// The case's checkpoint, made once for all cases of a run that name it.
-fn checkpoint(case: &Case<'_>) -> Result<StateDict> {
+pub(super) fn checkpoint(case: &Case<'_>) -> Result<StateDict> {
     let json = case.field("checkpoint")?;
     let manifest = json["manifest"].as_str().context("the checkpoint names no manifest")?;
     let seed = json["seed"].as_u64().context("the checkpoint has no seed")?;
@@ -59,7 +59,7 @@ pub(super) fn synthetic(manifest: &str, seed: u64, dtype: &str) -> Result<StateD
 }
 
 /// Compares an output with the strict tolerance where the case has one.
-fn compare(case: &Case<'_>, name: &str, got: &Tensor) -> Result<Check> {
+pub(super) fn compare(case: &Case<'_>, name: &str, got: &Tensor) -> Result<Check> {
     let levels = if case.json["strict"].is_object() { &case.json["strict"] } else { case.field("tol")? };
     let level = |key: &str| levels[key].as_f64().with_context(|| format!("the tolerance has no {key}"));
     Check::relative(name, got, &case.tensor(name)?, level("max_rel")?, level("mean_rel")?)
@@ -81,7 +81,7 @@ fn numbered(case: &Case<'_>, stem: &str) -> Result<Vec<Option<Tensor>>> {
 }
 
 /// The network inputs of a case.
-fn network_input(case: &Case<'_>) -> Result<NetworkInput> {
+pub(super) fn network_input(case: &Case<'_>) -> Result<NetworkInput> {
     let control = Control {
         input: numbered(case, "control_input")?,
         middle: numbered(case, "control_middle")?,
@@ -192,7 +192,7 @@ fn text_part(case: &Case<'_>) -> Result<TextPart> {
 }
 
 /// Rows of a matrix of integers.
-fn integer_rows(t: &Tensor) -> Result<Vec<Vec<u32>>> {
+pub(super) fn integer_rows(t: &Tensor) -> Result<Vec<Vec<u32>>> {
     let rows = t.to_dtype(DType::I64)?.to_vec2::<i64>()?;
     Ok(rows.into_iter().map(|row| row.into_iter().map(|v| v as u32).collect()).collect())
 }
