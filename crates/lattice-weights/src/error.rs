@@ -71,6 +71,12 @@ pub enum Cause {
     /// Two tensors of one name.
     #[error("occurs twice")]
     Duplicate,
+    /// A pickle that refers to a Python object outside the allow list. Nothing of it was run.
+    #[error("the pickle refers to `{global}`, which is not allowed (it could run code)")]
+    ForbiddenGlobal {
+        /// Module and name.
+        global: String,
+    },
     /// An element type that is not supported.
     #[error("element type {dtype} is not supported")]
     DType {

@@ -3,9 +3,14 @@
 //! Nothing here knows a network: a [`StateDict`] maps tensor names to [`Weight`] handles, a [`Scope`] is a prefix in it.
 
 pub mod adapters;
+mod cursor;
 mod error;
+mod folder;
+pub mod gguf;
 mod map;
+mod open;
 pub mod patcher;
+pub mod pickle;
 pub mod rounding;
 pub mod safetensors;
 mod scaled_fp8;
@@ -13,4 +18,5 @@ mod state_dict;
 
 pub use error::{Cause, FileError};
 pub use lattice_kernels::{StoredDType, Weight};
+pub use open::{Format, open_any};
 pub use state_dict::{MissingTensor, Scope, StateDict};

@@ -156,7 +156,7 @@ fn strength(case: &Case<'_>, name: &str) -> Result<f64> {
     case.field("params")?[name].as_f64().with_context(|| format!("the case has no {name}"))
 }
 
-/// Weights with the file's changes, and how many parameters these are.
+/// Weights with the file's changes, and how many of these there are (several may share a tensor).
 fn adapted(
     weights: &StateDict,
     prefix: &str,
@@ -164,13 +164,14 @@ fn adapted(
     file: &AdapterFile,
     strength: f64,
 ) -> Result<(StateDict, u64)> {
-    let set = PatchSet::new(file.patches(table), strength);
-    let count = set.tensors().count() as u64;
+    let patches = file.patches(table);
+    let count = patches.len() as u64;
+    let set = PatchSet::new(patches, strength);
     let model = PatchedWeights::new(weights.clone(), prefix, 0).with(Arc::new(set));
     Ok((model.weights()?, count))
 }
 
-/// The network's output with the adapter on it; the number of patched parameters where the case says it.
+/// The network's output with the adapter on it; the number of patches where the case says it.
 fn adapted_network(
     case: &Case<'_>,
     part: &DiffusionPart,
@@ -184,7 +185,7 @@ fn adapted_network(
     let out = network.forward(&network_input(case)?, &ForwardOptions::default())?;
     let mut checks = vec![compare(case, output, &out)?];
     if let Some(wanted) = case.json["patched"]["unet"].as_u64() {
-        checks.push(Check::equal("patched parameters", &count, &wanted));
+        checks.push(Check::equal("patches", &count, &wanted));
     }
     Ok(checks)
 }

@@ -65,9 +65,15 @@ impl Format {
             let base = 2f32.powi(exponent - self.bias);
             (base, (a / base - 1.0) * steps, 1.0)
         };
+        if base > f16::MAX.to_f32() {
+            // The power of two is infinite among halves, and what is made with it is not a number. Only e5m2 reaches it, for
+            // values next to the end of the halves' range.
+            return f32::from_bits(0xffc0_0000);
+        }
         let fraction = f16::from_f32(mantissa + u).to_f32().floor() / steps;
-        let rounded = if a == 0.0 { 0.0 } else { base * (hidden + fraction) };
-        rounded.clamp(-self.largest, self.largest).copysign(v.to_f32())
+        // Zeros lose their sign, as the sign function has it.
+        let sign = if a == 0.0 { 0.0 } else { 1f32.copysign(v.to_f32()) };
+        (sign * base * (hidden + fraction)).clamp(-self.largest, self.largest)
     }
 }
 
