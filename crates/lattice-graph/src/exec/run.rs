@@ -129,10 +129,16 @@ impl<'scope, 'env> Run<'scope, 'env> {
             }
             let spec = self.graph.nodes[node].spec();
             self.pending.add(node, spec.output_node, spec.is_async);
+            let mut sources = Vec::new();
             for link in self.graph.nodes[node].links() {
                 let Some(source) = link.source else { continue };
                 self.wanted[source] += 1;
-                if !link.lazy && self.stored(source).is_none() {
+                if !link.lazy {
+                    sources.push(source);
+                }
+            }
+            for source in sources {
+                if !self.hold(source) {
                     stack.push(source);
                     edges.push((source, node));
                 }
@@ -145,10 +151,16 @@ impl<'scope, 'env> Run<'scope, 'env> {
 
     /// Adds `source`, unless its result is stored, as a prerequisite of `node`.
     fn require(&mut self, source: usize, node: usize) {
-        if self.stored(source).is_none() {
+        if !self.hold(source) {
             self.add(source);
             self.pending.block(source, node);
         }
+    }
+
+    /// Whether a node's result is stored; then it stays until its consumers have run, whatever the cache lets go of.
+    fn hold(&mut self, node: usize) -> bool {
+        self.results[node] = self.stored(node).cloned();
+        self.results[node].is_some()
     }
 
     fn stored(&self, node: usize) -> Option<&Arc<Outputs>> {
