@@ -54,7 +54,8 @@ fn patch(case: &Case<'_>) -> Result<Outcome> {
     let slice = match case.json["offset"].as_array() {
         None => None,
         Some(list) => {
-            let numbers: Vec<usize> = list.iter().filter_map(|v| v.as_u64()).map(|v| v as usize).collect();
+            let numbers: Vec<usize> =
+                list.iter().filter_map(serde_json::Value::as_u64).map(|v| v as usize).collect();
             let [axis, start, length] = numbers[..] else { bail!("offset has no three numbers") };
             Some(Slice { axis, start, length })
         }
