@@ -10,6 +10,8 @@ pub mod model;
 pub mod model_sampling;
 pub mod noise;
 pub mod prompt;
+pub mod sample;
+pub mod samplers;
 pub mod schedules;
 
 pub use denoise::{Denoised, Denoiser};

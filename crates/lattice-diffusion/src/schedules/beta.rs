@@ -66,6 +66,10 @@ impl Beta {
         if p >= 1.0 {
             return 1.0;
         }
+        if self.a == self.b && p == 0.5 {
+            // Exact by symmetry: half of an odd table length is a tie, which the last bit would decide.
+            return 0.5;
+        }
         let (mut low, mut high) = (0.0, 1.0);
         loop {
             let middle = f64::midpoint(low, high);

@@ -84,7 +84,9 @@ pub fn basic_schedule(
     steps: usize,
     denoise: f64,
 ) -> Result<Vec<f32>, ScheduleError> {
-    denoised_share(steps, denoise, 1.0f64.next_down(), |n| scheduler.sigmas(model, n))
+    // Here, not in `KSampler`, a scheduler that makes more steps than asked loses the first.
+    let sigmas = denoised_share(steps, denoise, 1.0f64.next_down(), |n| scheduler.sigmas(model, n))?;
+    Ok(edit::last(&sigmas, steps.saturating_add(1)).to_vec())
 }
 
 /// Schedule of the node `KSampler`: a `denoise` within 0.0001 of 1 counts as 1. `drop_penultimate`: the sampler

@@ -4,7 +4,10 @@ mod adapters;
 mod cfg;
 mod latent_format;
 mod models;
+mod noise;
 mod prompt;
+mod samplers;
+mod schedules;
 
 use anyhow::Result;
 
@@ -18,12 +21,15 @@ pub type Operation = (&'static str, &'static str, Run);
 
 /// Every operation there is.
 pub fn table() -> impl Iterator<Item = &'static Operation> {
-    let topics: [&'static [Operation]; _] = [
+    let topics: &[&'static [Operation]] = &[
         adapters::OPERATIONS,
         cfg::OPERATIONS,
         latent_format::OPERATIONS,
         models::OPERATIONS,
+        noise::OPERATIONS,
         prompt::OPERATIONS,
+        samplers::OPERATIONS,
+        schedules::OPERATIONS,
     ];
-    topics.into_iter().flatten()
+    topics.iter().copied().flatten()
 }

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use candle_core::{Device, Tensor};
 use lattice_diffusion::model_sampling::{ModelSampling, SamplingSettings};
 use lattice_diffusion::schedules::edit::{self, Spacing};
-use lattice_diffusion::schedules::{Scheduler, basic_schedule, curves, tables};
+use lattice_diffusion::schedules::{Scheduler, basic_schedule, curves, ksampler_schedule, tables};
 use serde_json::Value as Json;
 
 use super::Operation;
@@ -14,13 +14,14 @@ use crate::{Case, Check, Outcome};
 pub const OPERATIONS: &[Operation] = &[
     ("schedules", "model_sampling_table", table),
     ("schedules", "BasicScheduler", basic),
+    ("schedules", "KSampler", ksampler),
     ("schedules", "node", node),
     ("schedules", "sigma_edit", sigma_edit),
     ("schedules", "SamplingPercentToSigma", percent),
 ];
 
 /// The model that a JSON object's `settings` describe.
-fn model(json: &Json) -> Result<ModelSampling> {
+pub(super) fn model(json: &Json) -> Result<ModelSampling> {
     let settings: SamplingSettings =
         serde_json::from_value(json["settings"].clone()).context("model sampling settings")?;
     Ok(ModelSampling::new(&settings)?)
@@ -96,10 +97,22 @@ fn basic(case: &Case<'_>) -> Result<Outcome> {
     levels(case, got, relative(case, name, case.json))
 }
 
+fn ksampler(case: &Case<'_>) -> Result<Outcome> {
+    let name = case.str("scheduler")?;
+    let penultimate = super::samplers::sampler(case)?.drops_penultimate_sigma();
+    let got = ksampler_schedule(
+        &model(case.json)?,
+        Scheduler::named(name)?,
+        case.usize("steps")?,
+        case.f64("denoise")?,
+        penultimate,
+    );
+    levels(case, got, relative(case, name, case.json))
+}
+
 fn node(case: &Case<'_>) -> Result<Outcome> {
     let inputs = case.field("inputs")?;
-    let number =
-        |name: &str| inputs[name].as_f64().ok_or_else(|| anyhow!("input {name} is no number"));
+    let number = |name: &str| inputs[name].as_f64().ok_or_else(|| anyhow!("input {name} is no number"));
     let text = |name: &str| inputs[name].as_str().ok_or_else(|| anyhow!("input {name} is no text"));
     let steps = inputs["steps"].as_u64().ok_or_else(|| anyhow!("no steps"))? as usize;
     let range = || anyhow::Ok((number("sigma_min")?, number("sigma_max")?));
@@ -126,9 +139,7 @@ fn node(case: &Case<'_>) -> Result<Outcome> {
             curves::beta_sampling(&model(inputs)?, steps, number("alpha")?, number("beta")?)
         }
         "SDTurboScheduler" => curves::sd_turbo(&model(inputs)?, steps, number("denoise")?),
-        "AlignYourStepsScheduler" => {
-            tables::align_your_steps(text("model_type")?, steps, number("denoise")?)
-        }
+        "AlignYourStepsScheduler" => tables::align_your_steps(text("model_type")?, steps, number("denoise")?),
         "OptimalStepsScheduler" => tables::optimal_steps(text("model_type")?, steps, number("denoise")?),
         "GITSScheduler" => tables::gits(number("coeff")?, steps, number("denoise")?),
         "LTXVScheduler" => {
@@ -152,8 +163,7 @@ fn node(case: &Case<'_>) -> Result<Outcome> {
 
 fn sigma_edit(case: &Case<'_>) -> Result<Outcome> {
     let inputs = case.field("inputs")?;
-    let number =
-        |name: &str| inputs[name].as_f64().ok_or_else(|| anyhow!("input {name} is no number"));
+    let number = |name: &str| inputs[name].as_f64().ok_or_else(|| anyhow!("input {name} is no number"));
     let count = |name: &str| Ok::<_, anyhow::Error>(number(name)? as usize);
     let sigmas: Vec<f32> = list(&inputs["sigmas_in"]).iter().map(|&s| s as f32).collect();
     let pair = |(a, b): (&[f32], &[f32])| vec![a.to_vec(), b.to_vec()];
@@ -178,7 +188,8 @@ fn sigma_edit(case: &Case<'_>) -> Result<Outcome> {
         bail!("{} results for {}", got.len(), want.len())
     }
     let rel = relative(case, "", inputs);
-    let check = |(i, (got, want)): (usize, (&Vec<f32>, &Json))| compare(&format!("output {i}"), got, want, rel);
+    let check =
+        |(i, (got, want)): (usize, (&Vec<f32>, &Json))| compare(&format!("output {i}"), got, want, rel);
     Ok(Outcome::Ran(got.iter().zip(want).enumerate().map(check).collect()))
 }
 
