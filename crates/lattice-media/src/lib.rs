@@ -8,6 +8,7 @@ pub mod animation;
 pub mod decode;
 mod error;
 pub mod exif;
+pub mod jpeg;
 pub mod json;
 pub mod metadata;
 pub mod pixels;

@@ -76,7 +76,8 @@ impl Sampling<'_> {
         let x = self.sampler.sample(&mut run, start)?;
         let denoised = run.into_last_denoised();
 
-        let scale_out = |x: &Tensor| self.format.map_or_else(|| Ok(x.clone()), |format| format.process_out(x));
+        let scale_out =
+            |x: &Tensor| self.format.map_or_else(|| Ok(x.clone()), |format| format.process_out(x));
         let samples = scale_out(&self.model.inverse_noise_scaling(last, &x)?)?;
         let denoised = denoised.map_or_else(|| Ok(samples.clone()), |d| scale_out(&d))?;
         Ok(Sampled { samples, denoised })
@@ -97,7 +98,11 @@ fn is_zero(latent: &Tensor) -> Result<bool> {
 }
 
 /// Initial noise for a latent: that of the seed, or none.
-pub fn initial_noise(latent: &Tensor, seed: Option<u64>, batch_index: Option<&[usize]>) -> Result<PreparedNoise> {
+pub fn initial_noise(
+    latent: &Tensor,
+    seed: Option<u64>,
+    batch_index: Option<&[usize]>,
+) -> Result<PreparedNoise> {
     Ok(match seed {
         Some(seed) => prepare_noise(latent.dims(), seed, batch_index)?,
         None => PreparedNoise {
@@ -159,7 +164,12 @@ fn blend(a: &Tensor, b: &Tensor, mask: &Tensor) -> Result<Tensor, candle_core::E
 }
 
 /// Noise and latent at a level below the model's highest.
-fn noised(model: &ModelSampling, sigma: f64, noise: &Tensor, latent: &Tensor) -> Result<Tensor, candle_core::Error> {
+fn noised(
+    model: &ModelSampling,
+    sigma: f64,
+    noise: &Tensor,
+    latent: &Tensor,
+) -> Result<Tensor, candle_core::Error> {
     let (of_noise, of_latent) = model.noise_scales(sigma, false);
     lincomb(&[(of_noise, noise), (of_latent, latent)])
 }

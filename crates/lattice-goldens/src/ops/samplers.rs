@@ -9,9 +9,9 @@ use lattice_diffusion::guidance::{Guider, GuiderKind, Model, Patches};
 use lattice_diffusion::model::{NoiseModel, Run};
 use lattice_diffusion::sample::{self, DenoiseMask, Differential, Sampled, Sampling};
 use lattice_diffusion::samplers::{
-    self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, ErSdeScaler, EulerAncestral,
-    EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler, SdeSolver, Step,
-    sampler_named,
+    self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, ErSdeScaler,
+    EulerAncestral, EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler,
+    SdeSolver, Step, sampler_named,
 };
 use lattice_diffusion::schedules::{Scheduler, basic_schedule, ksampler_schedule};
 use lattice_diffusion::{Denoised, Denoiser, ModelSampling};
@@ -243,7 +243,13 @@ fn compare(case: &Case<'_>, trace: &Trace, sigmas: &[f32]) -> Result<Outcome> {
     let abs = tolerance(case)?;
     let mut checks = vec![Check::close("out", &trace.result.samples, &case.tensor("out")?, abs, 0.0)?];
     if case.has_tensor("denoised") {
-        checks.push(Check::close("denoised", &trace.result.denoised, &case.tensor("denoised")?, abs, RELATIVE)?);
+        checks.push(Check::close(
+            "denoised",
+            &trace.result.denoised,
+            &case.tensor("denoised")?,
+            abs,
+            RELATIVE,
+        )?);
     }
     if case.has_tensor("sigmas") {
         let got = Tensor::from_slice(sigmas, sigmas.len(), &Device::Cpu)?;
@@ -371,15 +377,27 @@ fn two_stage(case: &Case<'_>) -> Result<Outcome> {
     let abs = tolerance(case)?;
     Ok(Outcome::Ran(vec![
         Check::close("stage1", &first.result.samples, &case.tensor("stage1")?, abs, RELATIVE)?,
-        Check::close("stage1_denoised", &first.result.denoised, &case.tensor("stage1_denoised")?, abs, RELATIVE)?,
+        Check::close(
+            "stage1_denoised",
+            &first.result.denoised,
+            &case.tensor("stage1_denoised")?,
+            abs,
+            RELATIVE,
+        )?,
         Check::close("out", &second.result.samples, &case.tensor("out")?, abs, 0.0)?,
     ]))
 }
 
 fn add_noise(case: &Case<'_>) -> Result<Outcome> {
     let setting = Setting::new(case)?;
-    let sigmas: Vec<f32> =
-        case.field("sigmas")?.as_array().into_iter().flatten().filter_map(Json::as_f64).map(|s| s as f32).collect();
+    let sigmas: Vec<f32> = case
+        .field("sigmas")?
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Json::as_f64)
+        .map(|s| s as f32)
+        .collect();
     let noise = sample::initial_noise(&setting.latent, Some(setting.seed), None)?;
     let got = sample::add_noise(setting.model(), None, &sigmas, &noise.noise, &setting.latent)?;
     Ok(Outcome::Ran(vec![Check::close("out", &got, &case.tensor("out")?, tolerance(case)?, 0.0)?]))
@@ -390,11 +408,13 @@ fn model_sampling(case: &Case<'_>) -> Result<Outcome> {
     let model = schedules::model(case.json)?;
     let sigmas = case.tensor("sigma")?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
     let items = |role: &str, f: &dyn Fn(usize, f64) -> candle_core::Result<Tensor>| -> Result<Check> {
-        let got: Vec<Tensor> = sigmas.iter().enumerate().map(|(i, &s)| f(i, s)).collect::<candle_core::Result<_>>()?;
+        let got: Vec<Tensor> =
+            sigmas.iter().enumerate().map(|(i, &s)| f(i, s)).collect::<candle_core::Result<_>>()?;
         Check::close(role, &Tensor::cat(&got, 0)?, &case.tensor(role)?, 1e-6, 2e-6)
     };
     let tensor = |role: &str| case.tensor(role);
-    let (x, output, latent, noise) = (tensor("x")?, tensor("model_output")?, tensor("latent")?, tensor("noise")?);
+    let (x, output, latent, noise) =
+        (tensor("x")?, tensor("model_output")?, tensor("latent")?, tensor("noise")?);
     let item = |t: &Tensor, i: usize| t.narrow(0, i, 1);
     let timesteps: Vec<f64> = sigmas.iter().map(|&s| f64::from(model.timestep(s))).collect();
     let want = case.tensor("timestep")?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;

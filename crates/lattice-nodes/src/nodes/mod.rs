@@ -8,6 +8,7 @@ mod image_files;
 mod inpaint;
 mod latent;
 mod loaders;
+mod sampling;
 mod text;
 mod vae;
 
@@ -28,6 +29,7 @@ pub fn registry() -> Registry {
         inpaint::nodes(),
         latent::nodes(),
         loaders::nodes(),
+        sampling::nodes(),
         text::nodes(),
         vae::nodes(),
     ];
