@@ -177,7 +177,6 @@ fn describe(ty: &SimpleType) -> String {
             });
             format!("one of < {} >", names.collect::<Vec<_>>().join(" | "))
         }
-        _ => "of another type".into(),
     }
 }
 
