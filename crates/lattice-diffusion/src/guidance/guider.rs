@@ -149,7 +149,6 @@ impl GuidedRun {
                 let mut combined = patches.combine(&step(*cfg_conds), predictions)?;
                 let direction = ((&combined.denoised - &negative)? * *cfg_cond2_negative)?;
                 combined.denoised = (&negative + direction)?;
-                combined.predictions.uncond = negative;
                 Ok(combined)
             }
             GuiderKind::PerpNeg { cfg, neg_scale, .. } => {

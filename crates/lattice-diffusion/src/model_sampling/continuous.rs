@@ -1,6 +1,9 @@
 //! Log-uniform levels between two sigmas.
 
-use std::f64::consts::{FRAC_2_PI, FRAC_PI_2};
+use std::f32::consts::PI;
+use std::f64::consts::FRAC_2_PI;
+
+use crate::schedules::linspace::linspace;
 
 use super::settings::{SamplingSettings, SettingsError, SigmaMapKind, positive};
 
@@ -27,13 +30,13 @@ impl Continuous {
     pub(super) fn new(settings: &SamplingSettings) -> Result<Self, SettingsError> {
         let min = positive("sigma_min", settings.sigma_min.unwrap_or(0.002))?.ln();
         let max = positive("sigma_max", settings.sigma_max.unwrap_or(120.0))?.ln();
-        let step = (max - min) / (LEVELS - 1) as f64;
         let law = match settings.base {
             SigmaMapKind::ContinuousV => TimeLaw::Angle,
             SigmaMapKind::CosmosRflow => TimeLaw::RectifiedFlow,
             _ => TimeLaw::QuarterLog,
         };
-        let sigmas = (0..LEVELS).map(|i| (min + step * i as f64).exp() as f32).collect();
+        let logs = linspace(min as f32, max as f32, LEVELS);
+        let sigmas = logs.map(|log| f64::from(log).exp() as f32).collect();
         Ok(Self { sigmas, law })
     }
 
@@ -43,22 +46,24 @@ impl Continuous {
     }
 
     pub(super) fn timestep(&self, sigma: f64) -> f32 {
-        (match self.law {
-            TimeLaw::QuarterLog => 0.25 * sigma.ln(),
-            TimeLaw::Angle => sigma.atan() * FRAC_2_PI,
-            TimeLaw::RectifiedFlow => sigma / (sigma + 1.0),
-        }) as f32
+        match self.law {
+            TimeLaw::QuarterLog => 0.25 * sigma.ln() as f32,
+            TimeLaw::Angle => (sigma.atan() * FRAC_2_PI) as f32,
+            TimeLaw::RectifiedFlow => sigma as f32 / (sigma as f32 + 1.0),
+        }
     }
 
     pub(super) fn sigma(&self, timestep: f64) -> f64 {
-        match self.law {
-            TimeLaw::QuarterLog => (4.0 * timestep).exp(),
-            TimeLaw::Angle => (timestep * FRAC_PI_2).tan(),
+        let t = timestep as f32;
+        let sigma = match self.law {
+            TimeLaw::QuarterLog => f64::from(4.0 * t).exp() as f32,
+            TimeLaw::Angle => f64::from(t * PI / 2.0).tan() as f32,
             TimeLaw::RectifiedFlow => {
                 let (_, max) = self.ends();
-                if timestep >= max / (max + 1.0) { max } else { timestep / (1.0 - timestep) }
+                if timestep >= max / (max + 1.0) { max as f32 } else { t / (1.0 - t) }
             }
-        }
+        };
+        f64::from(sigma)
     }
 
     pub(super) fn sigma_at_percent(&self, percent: f64) -> f64 {

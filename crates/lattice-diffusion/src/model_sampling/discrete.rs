@@ -70,12 +70,13 @@ fn nearest(log_sigmas: &[f32], sigma: f64) -> usize {
     best.0
 }
 
-/// Log-linear interpolation at a fractional index, clamped to the table.
-fn interpolate(log_sigmas: &[f32], index: f64) -> f64 {
-    let index = index.clamp(0.0, (log_sigmas.len() - 1) as f64);
-    let at = |i: f64| log_sigmas.get(i as usize).copied().map_or(f64::NAN, f64::from);
+/// Log-linear interpolation at a fractional index, clamped to the table, in single precision.
+fn interpolate(log_sigmas: &[f32], index: f32) -> f64 {
+    let index = index.clamp(0.0, (log_sigmas.len() - 1) as f32);
+    let at = |i: f32| log_sigmas.get(i as usize).copied().unwrap_or(f32::NAN);
     let weight = index - index.floor();
-    ((1.0 - weight) * at(index.floor()) + weight * at(index.ceil())).exp()
+    let log = (1.0 - weight) * at(index.floor()) + weight * at(index.ceil());
+    f64::from(f64::from(log).exp() as f32)
 }
 
 impl Discrete {
@@ -96,7 +97,7 @@ impl Discrete {
     }
 
     pub(super) fn sigma(&self, timestep: f64) -> f64 {
-        interpolate(&self.log_sigmas, timestep)
+        interpolate(&self.log_sigmas, timestep as f32)
     }
 
     pub(super) fn sigma_at_percent(&self, percent: f64) -> f64 {
@@ -134,7 +135,7 @@ impl Distilled {
     }
 
     pub(super) fn sigma(&self, timestep: f64) -> f64 {
-        interpolate(&self.log_sigmas, (timestep - (SKIP - 1) as f64) / SKIP as f64)
+        interpolate(&self.log_sigmas, (timestep as f32 - (SKIP - 1) as f32) / SKIP as f32)
     }
 
     pub(super) fn sigma_at_percent(&self, percent: f64) -> f64 {

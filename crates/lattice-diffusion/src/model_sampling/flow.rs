@@ -27,11 +27,13 @@ impl DiscreteFlow {
     }
 
     pub(super) fn timestep(&self, sigma: f64) -> f32 {
-        (sigma * self.multiplier) as f32
+        sigma as f32 * self.multiplier as f32
     }
 
     pub(super) fn sigma(&self, timestep: f64) -> f64 {
-        self.shifted(timestep / self.multiplier)
+        let (shift, u) = (self.shift as f32, timestep as f32 / self.multiplier as f32);
+        let shifted = if self.shift == 1.0 { u } else { shift * u / (1.0 + (self.shift - 1.0) as f32 * u) };
+        f64::from(shifted)
     }
 
     pub(super) fn sigma_at_percent(&self, percent: f64) -> f64 {

@@ -124,13 +124,7 @@ pub fn window(sigmas: &[f32], start: usize, end: usize, leave_noise: bool) -> Ve
             *last = 0.0;
         }
     }
-    if start == 0 {
-        sigmas
-    } else if start < sigmas.len().saturating_sub(1) {
-        sigmas.split_off(start)
-    } else {
-        Vec::new()
-    }
+    if start < sigmas.len().saturating_sub(1) { sigmas.split_off(start) } else { Vec::new() }
 }
 
 /// The node `AddNoise`: the latent with noise of the level that the schedule spans. What is not finite becomes 0.

@@ -102,7 +102,7 @@ impl Sampler for DpmFast {
             let denoised = run.denoise(&x, sigma_at(t))?;
             run.report(i, sigma_at(t), &x, &denoised)?;
             let step = Evaluations::new(&x, t, to, &denoised)?;
-            x = match order {
+            let evolved = match order {
                 1 => step.first_order()?,
                 2 => {
                     let e1 = step.at_share(run, 0.5)?;
@@ -113,6 +113,9 @@ impl Sampler for DpmFast {
                     step.third_order(run, &e1)?
                 }
             };
+            // Drawn though nothing is added at eta 0: the stream is where the reference's is.
+            run.step_noise(&evolved)?;
+            x = evolved;
         }
         Ok(x)
     }

@@ -53,7 +53,7 @@ impl Dpmpp2sAncestral {
         let u = euler_step(x, denoised, s, middle)?;
         let denoised2 = run.denoise(&u, middle)?;
         let ratio = step.down / s;
-        if !(self.eta > 0.0) {
+        if self.eta <= 0.0 {
             return Ok(lincomb(&[(ratio, x), (1.0 - ratio, &denoised2)])?);
         }
         let noise = run.step_noise(x)?;

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::math::{alpha, ancestral};
 use super::{Result, Sampler, SamplerRun};
-use crate::lincomb;
+use crate::{ModelSampling, lincomb};
 
 /// DPM-Solver++(2S) with noise in both stages. Two model calls per step.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,21 @@ impl Default for DpmppSde {
     }
 }
 
+/// The level at the share `r` of a step in lambda. In single precision, step by step, as the noise is read at exactly
+/// this level.
+fn middle_sigma(model: &ModelSampling, s: f64, s1: f64, r: f64) -> f64 {
+    let flow = model.is_flow();
+    let ln = |v: f32| f64::from(v).ln() as f32;
+    let exp = |v: f32| f64::from(v).exp() as f32;
+    let lambda = |s: f64| {
+        let s = s as f32;
+        if flow { -ln(s / (1.0 - s)) } else { -ln(s) }
+    };
+    let (l0, l1) = (lambda(s), lambda(s1));
+    let middle = l0 + r as f32 * (l1 - l0);
+    f64::from(if flow { 1.0 / (1.0 + exp(middle)) } else { exp(-middle) })
+}
+
 impl Sampler for DpmppSde {
     fn sample(&self, run: &mut SamplerRun<'_>, mut x: Tensor) -> Result<Tensor> {
         let model = run.model();
@@ -36,7 +51,7 @@ impl Sampler for DpmppSde {
             }
             let (l0, l1) = (model.half_log_snr(s), model.half_log_snr(s1));
             let middle_lambda = l0 + self.r * (l1 - l0);
-            let middle = model.sigma_of_half_log_snr(middle_lambda);
+            let middle = middle_sigma(model, s, s1, self.r);
             let share = 1.0 / (2.0 * self.r);
 
             // Each stage: an exponential step from (s, x) to `to`, then noise.

@@ -63,7 +63,7 @@ fn variable_step_weights(sigmas: &[f64], i: usize, order: usize) -> Vec<f64> {
     let mut c = [1.0, 0.0, 0.0, 0.0];
     if order >= 2 {
         let (h0, h1) = (h(0), h(1));
-        c[0] = (2.0 + h0 / h1) / 2.0;
+        c[0] = 1.0 + h0 / (2.0 * h1);
         c[1] = -h0 / (2.0 * h1);
     }
     if order >= 3 {

@@ -67,8 +67,9 @@ impl Beta {
             return 1.0;
         }
         if self.a == self.b && p == 0.5 {
-            // Exact by symmetry: half of an odd table length is a tie, which the last bit would decide.
-            return 0.5;
+            // Half of an odd table length is a tie, which the last bit decides: the reference's lies above the exact
+            // value, except for the uniform distribution.
+            return if self.a == 1.0 { 0.5 } else { 0.5f64.next_up() };
         }
         let (mut low, mut high) = (0.0, 1.0);
         loop {

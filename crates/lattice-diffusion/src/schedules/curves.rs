@@ -17,14 +17,16 @@ pub fn karras(steps: usize, sigma_min: f64, sigma_max: f64, rho: f64) -> Result<
         return Err(ScheduleError::Parameter { name: "rho", value: rho });
     }
     let (from, to) = (sigma_max.powf(1.0 / rho), sigma_min.powf(1.0 / rho));
+    let (start, span) = (from as f32, (to - from) as f32);
     let ramp = linspace(0.0, 1.0, checked_steps(steps, 0)?);
-    Ok(terminated(ramp.map(|w| (from + w * (to - from)).powf(rho))))
+    Ok(terminated(ramp.map(|w| f64::from(start + w * span).powf(rho))))
 }
 
 /// Levels whose logarithms are equally spaced.
 pub fn exponential(steps: usize, sigma_min: f64, sigma_max: f64) -> Result<Vec<f32>, ScheduleError> {
     let steps = checked_steps(steps, 0)?;
-    Ok(terminated(linspace(sigma_max.ln(), sigma_min.ln(), steps).map(f64::exp)))
+    let logs = linspace(sigma_max.ln() as f32, sigma_min.ln() as f32, steps);
+    Ok(terminated(logs.map(|log| f64::from(log).exp())))
 }
 
 /// Levels whose logarithms follow a power of the step.
@@ -36,7 +38,9 @@ pub fn polyexponential(
 ) -> Result<Vec<f32>, ScheduleError> {
     let (min, max) = (sigma_min.ln(), sigma_max.ln());
     let ramp = linspace(1.0, 0.0, checked_steps(steps, 0)?);
-    Ok(terminated(ramp.map(|w| (w.powf(rho) * (max - min) + min).exp())))
+    let (span, min) = ((max - min) as f32, min as f32);
+    let power = |w: f32| f64::from(w).powf(rho) as f32;
+    Ok(terminated(ramp.map(|w| f64::from(power(w) * span + min).exp())))
 }
 
 /// Quantiles of a Laplace distribution of ln(sigma) (arXiv 2407.03297), within the range. It does not end in 0.
@@ -48,8 +52,8 @@ pub fn laplace(
     beta: f64,
 ) -> Result<Vec<f32>, ScheduleError> {
     const EPSILON: f64 = 1e-5;
-    let quantile = |x: f64| {
-        let side = 0.5 - x;
+    let quantile = |x: f32| {
+        let side = 0.5 - f64::from(x);
         let sign = if side == 0.0 { 0.0 } else { side.signum() };
         let log = mu - beta * sign * (1.0 - 2.0 * side.abs() + EPSILON).ln();
         log.exp().max(sigma_min).min(sigma_max) as f32
@@ -60,7 +64,8 @@ pub fn laplace(
 /// Levels of the continuous variance-preserving process (Song et al., arXiv 2011.13456).
 pub fn vp(steps: usize, beta_d: f64, beta_min: f64, eps_s: f64) -> Result<Vec<f32>, ScheduleError> {
     let level = |t: f64| (beta_d * t * t / 2.0 + beta_min * t).exp_m1().sqrt();
-    Ok(terminated(linspace(1.0, eps_s, checked_steps(steps, 0)?).map(level)))
+    let times = linspace(1.0, eps_s as f32, checked_steps(steps, 0)?);
+    Ok(terminated(times.map(|t| level(f64::from(t)))))
 }
 
 /// Quantiles of a beta distribution over the model's table (arXiv 2407.12173).
@@ -108,8 +113,7 @@ pub fn ltxv(steps: usize, settings: &Ltxv) -> Result<Vec<f32>, ScheduleError> {
     let steps = checked_steps(steps, 1)?;
     // In f32, as the stretching divides differences from 1 that only f32 makes other than zero.
     let scale = ltxv_shift(settings.tokens, settings.base_shift, settings.max_shift).exp() as f32;
-    let shifted = |u: f64| {
-        let u = u as f32;
+    let shifted = |u: f32| {
         if u == 0.0 { 0.0 } else { scale * (scale + (u.recip() - 1.0)).recip() }
     };
     let mut sigmas: Vec<f32> = linspace(1.0, 0.0, steps + 1).map(shifted).collect();

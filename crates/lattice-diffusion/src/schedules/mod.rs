@@ -6,7 +6,7 @@
 mod beta;
 pub mod curves;
 pub mod edit;
-mod linspace;
+pub(crate) mod linspace;
 pub mod named;
 pub mod tables;
 

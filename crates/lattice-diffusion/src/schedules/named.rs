@@ -61,21 +61,20 @@ fn simple(model: &ModelSampling, steps: usize) -> Result<Vec<f32>, ScheduleError
 
 /// Equal distances of time, the last being that to 0.
 fn sgm_uniform(model: &ModelSampling, steps: usize) -> Result<Vec<f32>, ScheduleError> {
-    Ok(terminated(times(model, steps + 1).take(steps).map(|t| model.sigma(t))))
+    Ok(terminated(times(model, steps + 1).take(steps).map(|t| model.sigma(f64::from(t)))))
 }
 
 /// Equal distances of time between the ends of the table.
 fn normal(model: &ModelSampling, steps: usize) -> Result<Vec<f32>, ScheduleError> {
     let reaches_zero = model.sigma(f64::from(model.timestep(model.sigma_min()))).abs() <= 1e-5;
     if reaches_zero {
-        return Ok(times(model, steps + 1).map(|t| model.sigma(t) as f32).collect());
+        return Ok(times(model, steps + 1).map(|t| model.sigma(f64::from(t)) as f32).collect());
     }
-    Ok(terminated(times(model, steps).map(|t| model.sigma(t))))
+    Ok(terminated(times(model, steps).map(|t| model.sigma(f64::from(t)))))
 }
 
-fn times(model: &ModelSampling, count: usize) -> impl Iterator<Item = f64> {
-    let time = |sigma| f64::from(model.timestep(sigma));
-    linspace(time(model.sigma_max()), time(model.sigma_min()), count)
+fn times(model: &ModelSampling, count: usize) -> impl Iterator<Item = f32> {
+    linspace(model.timestep(model.sigma_max()), model.timestep(model.sigma_min()), count)
 }
 
 /// Entries of the table at a whole distance, from the second: the times of DDIM (arXiv 2010.02502). There may be more
@@ -113,16 +112,17 @@ fn linear_quadratic(model: &ModelSampling, steps: usize) -> Result<Vec<f32>, Sch
         let x = i as f64;
         if i < linear { x * THRESHOLD / m } else { a * x * x + b * x + c }
     };
-    Ok(terminated((0..n).map(|i| (1.0 - done(i)) * max)))
+    let level = |i| f64::from((1.0 - done(i)) as f32 * max as f32);
+    Ok(terminated((0..n).map(level)))
 }
 
 /// Equal distances of the angle atan(sigma), optimal in Kullback-Leibler divergence for a Gaussian
 /// (Align Your Steps, arXiv 2404.14507, theorem 3.1). One step is undefined, as in the reference.
 fn kl_optimal(model: &ModelSampling, steps: usize) -> Result<Vec<f32>, ScheduleError> {
-    let (min, max) = (model.sigma_min().atan(), model.sigma_max().atan());
-    let last = steps as f64 - 1.0;
+    let (min, max) = (model.sigma_min().atan() as f32, model.sigma_max().atan() as f32);
+    let last = steps as f32 - 1.0;
     Ok(terminated((0..steps).map(|k| {
-        let share = k as f64 / last;
-        (share * min + (1.0 - share) * max).tan()
+        let share = k as f32 / last;
+        f64::from(share * min + (1.0 - share) * max).tan()
     })))
 }

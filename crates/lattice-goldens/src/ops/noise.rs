@@ -12,7 +12,7 @@ use super::Operation;
 use crate::{Case, Check, Outcome};
 
 /// Operations of topic `noise`.
-pub const OPERATIONS: &[Operation] = &[
+pub(super) const OPERATIONS: &[Operation] = &[
     ("noise", "prepare_noise", prepared),
     ("noise", "uniform", uniform),
     ("noise", "normal_dtype", normal_dtype),

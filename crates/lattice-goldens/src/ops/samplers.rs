@@ -9,9 +9,9 @@ use lattice_diffusion::guidance::{Guider, GuiderKind, Model, Patches};
 use lattice_diffusion::model::{NoiseModel, Run};
 use lattice_diffusion::sample::{self, DenoiseMask, Differential, Sampled, Sampling};
 use lattice_diffusion::samplers::{
-    self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, ErSdeScaler,
-    EulerAncestral, EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler,
-    SdeSolver, Step, sampler_named,
+    self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, EulerAncestral,
+    EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler, SdeSolver,
+    Step, sampler_named,
 };
 use lattice_diffusion::schedules::{Scheduler, basic_schedule, ksampler_schedule};
 use lattice_diffusion::{Denoised, Denoiser, ModelSampling};
@@ -177,13 +177,14 @@ impl Setting {
         self.base.sampling()
     }
 
-    /// Samples with the noise of the seed, or none.
+    /// Samples from a latent with the initial noise of a seed or none; `seed` is that of the noise per step.
     fn run(
         &self,
         sampler: &dyn Sampler,
         sigmas: &[f32],
         latent: &Tensor,
-        noisy: bool,
+        initial: Option<u64>,
+        seed: u64,
         mask: Option<&DenoiseMask>,
     ) -> Result<Trace> {
         let model = Model { base: self.base.clone(), patches: Patches::default() };
@@ -191,14 +192,14 @@ impl Setting {
         let inner = guider.start(Run::new(latent.dims(), latent.device()))?;
         let mut denoiser = Recording { inner, x: Vec::new(), sigma: Vec::new() };
         let mut recorder = Recorder::default();
-        let noise = sample::initial_noise(latent, noisy.then_some(self.seed), None)?;
+        let noise = sample::initial_noise(latent, initial, None)?;
         let sampling = Sampling {
             model: self.model(),
             format: None,
             sampler,
             sigmas,
             noise: &noise,
-            seed: if noisy { self.seed } else { 0 },
+            seed,
             latent,
             mask,
         };
@@ -292,7 +293,14 @@ fn ksampler(case: &Case<'_>) -> Result<Outcome> {
         sampler.drops_penultimate_sigma(),
     )?;
     let mask = mask(case)?;
-    let trace = setting.run(sampler.as_ref(), &sigmas, &setting.latent, true, mask.as_ref())?;
+    let trace = setting.run(
+        sampler.as_ref(),
+        &sigmas,
+        &setting.latent,
+        Some(setting.seed),
+        setting.seed,
+        mask.as_ref(),
+    )?;
     compare(case, &trace, &sigmas)
 }
 
@@ -309,35 +317,15 @@ fn ksampler_advanced(case: &Case<'_>) -> Result<Outcome> {
     let leave = case.json["return_with_leftover_noise"] == "enable";
     let sigmas = sample::window(&full, case.usize("start_at_step")?, case.usize("end_at_step")?, leave);
     let noisy = case.json["add_noise"] == "enable";
-    let trace = setting.run_seeded(sampler.as_ref(), &sigmas, noisy)?;
+    let trace = setting.run(
+        sampler.as_ref(),
+        &sigmas,
+        &setting.latent,
+        noisy.then_some(setting.seed),
+        setting.seed,
+        None,
+    )?;
     compare(case, &trace, &sigmas)
-}
-
-impl Setting {
-    /// As `run`, but without initial noise the solver keeps the seed.
-    fn run_seeded(&self, sampler: &dyn Sampler, sigmas: &[f32], noisy: bool) -> Result<Trace> {
-        if noisy {
-            return self.run(sampler, sigmas, &self.latent, true, None);
-        }
-        let quiet = sample::initial_noise(&self.latent, None, None)?;
-        let model = Model { base: self.base.clone(), patches: Patches::default() };
-        let guider = Guider { model, kind: self.kind.clone() };
-        let inner = guider.start(Run::new(self.latent.dims(), self.latent.device()))?;
-        let mut denoiser = Recording { inner, x: Vec::new(), sigma: Vec::new() };
-        let mut recorder = Recorder::default();
-        let sampling = Sampling {
-            model: self.model(),
-            format: None,
-            sampler,
-            sigmas,
-            noise: &quiet,
-            seed: self.seed,
-            latent: &self.latent,
-            mask: None,
-        };
-        let result = sampling.run(&mut denoiser, &mut recorder)?;
-        Ok(Trace { result, calls: denoiser.x, call_sigmas: denoiser.sigma, noise: recorder.noise })
-    }
 }
 
 /// A sampler node with a named schedule, through `SamplerCustomAdvanced`.
@@ -350,7 +338,8 @@ fn sampler_node(case: &Case<'_>) -> Result<Outcome> {
     let sampler = node_sampler(node, options)?;
     let scheduler = Scheduler::named(case.str("scheduler")?)?;
     let sigmas = basic_schedule(setting.model(), scheduler, case.usize("steps")?, 1.0)?;
-    let trace = setting.run(sampler.as_ref(), &sigmas, &setting.latent, true, None)?;
+    let trace =
+        setting.run(sampler.as_ref(), &sigmas, &setting.latent, Some(setting.seed), setting.seed, None)?;
     compare(case, &trace, &sigmas)
 }
 
@@ -363,7 +352,15 @@ fn custom_advanced(case: &Case<'_>) -> Result<Outcome> {
     let setting = Setting::new(case)?;
     let sigmas = stored_sigmas(case)?;
     let noisy = case.str("noise")? == "RandomNoise";
-    let trace = setting.run(sampler(case)?.as_ref(), &sigmas, &setting.latent, noisy, None)?;
+    let seed = if noisy { setting.seed } else { 0 };
+    let trace = setting.run(
+        sampler(case)?.as_ref(),
+        &sigmas,
+        &setting.latent,
+        noisy.then_some(setting.seed),
+        seed,
+        None,
+    )?;
     compare(case, &trace, &sigmas)
 }
 
@@ -372,8 +369,9 @@ fn two_stage(case: &Case<'_>) -> Result<Outcome> {
     let (setting, sampler) = (Setting::new(case)?, sampler(case)?);
     let sigmas = stored_sigmas(case)?;
     let (high, low) = lattice_diffusion::schedules::edit::split(&sigmas, case.usize("split_at")?);
-    let first = setting.run(sampler.as_ref(), high, &setting.latent, true, None)?;
-    let second = setting.run(sampler.as_ref(), low, &first.result.samples, false, None)?;
+    let first =
+        setting.run(sampler.as_ref(), high, &setting.latent, Some(setting.seed), setting.seed, None)?;
+    let second = setting.run(sampler.as_ref(), low, &first.result.samples, None, 0, None)?;
     let abs = tolerance(case)?;
     Ok(Outcome::Ran(vec![
         Check::close("stage1", &first.result.samples, &case.tensor("stage1")?, abs, RELATIVE)?,
@@ -403,7 +401,8 @@ fn add_noise(case: &Case<'_>) -> Result<Outcome> {
     Ok(Outcome::Ran(vec![Check::close("out", &got, &case.tensor("out")?, tolerance(case)?, 0.0)?]))
 }
 
-/// Input scaling, prediction and noise scaling, each item of the batch at its own sigma.
+/// Input scaling, prediction and noise scaling, each item of the batch at its own sigma; the start of a run at the first
+/// of them, its end at half the last.
 fn model_sampling(case: &Case<'_>) -> Result<Outcome> {
     let model = schedules::model(case.json)?;
     let sigmas = case.tensor("sigma")?.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
@@ -412,6 +411,8 @@ fn model_sampling(case: &Case<'_>) -> Result<Outcome> {
             sigmas.iter().enumerate().map(|(i, &s)| f(i, s)).collect::<candle_core::Result<_>>()?;
         Check::close(role, &Tensor::cat(&got, 0)?, &case.tensor(role)?, 1e-6, 2e-6)
     };
+    let (Some(&first), Some(&last)) = (sigmas.first(), sigmas.last()) else { bail!("no sigma") };
+    let whole = |role: &str, got: Tensor| Check::close(role, &got, &case.tensor(role)?, 1e-6, 2e-6);
     let tensor = |role: &str| case.tensor(role);
     let (x, output, latent, noise) =
         (tensor("x")?, tensor("model_output")?, tensor("latent")?, tensor("noise")?);
@@ -423,7 +424,7 @@ fn model_sampling(case: &Case<'_>) -> Result<Outcome> {
         items("input", &|i, s| model.network_input(&item(&x, i)?, s))?,
         items("denoised", &|i, s| model.denoised(&item(&x, i)?, &item(&output, i)?, s))?,
         items("noised", &|i, s| model.noise_scaling(s, &item(&noise, i)?, &item(&latent, i)?, false))?,
-        items("noised_max", &|i, s| model.noise_scaling(s, &item(&noise, i)?, &item(&latent, i)?, true))?,
-        items("inverse", &|i, s| model.inverse_noise_scaling(s, &item(&x, i)?))?,
+        whole("noised_max", model.noise_scaling(first, &noise, &latent, true)?)?,
+        whole("inverse", model.inverse_noise_scaling(0.5 * last, &x)?)?,
     ]))
 }

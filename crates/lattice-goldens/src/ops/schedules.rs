@@ -11,7 +11,7 @@ use super::Operation;
 use crate::{Case, Check, Outcome};
 
 /// Operations of topic `schedules`.
-pub const OPERATIONS: &[Operation] = &[
+pub(super) const OPERATIONS: &[Operation] = &[
     ("schedules", "model_sampling_table", table),
     ("schedules", "BasicScheduler", basic),
     ("schedules", "KSampler", ksampler),
