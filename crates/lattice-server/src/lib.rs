@@ -1,1 +1,3 @@
 //! HTTP and WebSocket server with a durable queue.
+
+pub mod store;

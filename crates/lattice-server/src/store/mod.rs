@@ -1,0 +1,146 @@
+//! The durable queue and history: one SQLite file in WAL mode.
+//!
+//! Every change goes through one writer thread that groups whatever has arrived into one transaction and answers after
+//! the commit is on disk (`synchronous = FULL`), so a burst of prompts costs one sync, not one each. Reads use a
+//! connection of their own and never wait for a sync. With [`Store::in_memory`] the same code runs on a database that
+//! lives and dies with the process.
+
+mod history;
+mod queue;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use rusqlite::Connection;
+use serde_json::Value as Json;
+
+pub use history::{HistoryEntry, Page};
+pub use queue::{NewPrompt, QueueItem, Recovery};
+
+use writer::Writer;
+
+/// Failure of the database.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// SQLite reported an error.
+    #[error("queue database: {0}")]
+    Sqlite(#[from] rusqlite::Error),
+    /// A stored document is not what was written.
+    #[error("queue database holds broken JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The database was written by a newer program.
+    #[error("queue database has version {found}; this program knows versions up to {known}")]
+    Newer {
+        /// Version in the file.
+        found: i64,
+        /// Latest version known here.
+        known: i64,
+    },
+    /// The writer has stopped.
+    #[error("the queue database is closed")]
+    Closed,
+}
+
+/// Result of a database operation.
+pub type Result<T> = std::result::Result<T, StoreError>;
+
+/// Handle on the queue and history; cloning shares it.
+#[derive(Clone)]
+pub struct Store {
+    writer: Arc<Writer>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+/// Schema changes, oldest first; `user_version` counts how many the file has.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE queue (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        prompt_id TEXT NOT NULL,
+        number REAL NOT NULL,
+        client_id TEXT,
+        running INTEGER NOT NULL DEFAULT 0,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        prompt TEXT NOT NULL,
+        extra_data TEXT NOT NULL,
+        outputs TEXT NOT NULL
+    );
+    CREATE INDEX queue_order ON queue (running, number, prompt_id, seq);
+    CREATE TABLE history (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT,
+        prompt_id TEXT NOT NULL UNIQUE,
+        entry TEXT NOT NULL
+    );
+    CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+"];
+
+impl Store {
+    /// Opens or creates the database file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Self::with(&path.to_string_lossy(), false)
+    }
+
+    /// A queue that does not survive the process.
+    pub fn in_memory() -> Result<Self> {
+        // A name of its own per store: shared-cache databases of one name are one database.
+        static COUNT: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+        let n = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        Self::with(&format!("file:lattice-queue-{n}?mode=memory&cache=shared"), true)
+    }
+
+    fn with(location: &str, memory: bool) -> Result<Self> {
+        let mut connection = Connection::open(location)?;
+        configure(&connection, memory)?;
+        migrate(&mut connection)?;
+        let reader = Connection::open(location)?;
+        configure(&reader, memory)?;
+        Ok(Self { writer: Arc::new(Writer::start(connection)), reader: Arc::new(Mutex::new(reader)) })
+    }
+
+    /// The next automatic queue number; durable together with the next change.
+    pub fn next_number(&self) -> Result<i64> {
+        self.writer.run(|tx| {
+            tx.execute(
+                "INSERT INTO counters VALUES ('number', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
+                [],
+            )?;
+            Ok(tx.query_row("SELECT value - 1 FROM counters WHERE name = 'number'", [], |r| r.get(0))?)
+        })
+    }
+}
+
+fn configure(connection: &Connection, memory: bool) -> Result<()> {
+    connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    if memory {
+        connection.pragma_update(None, "synchronous", "OFF")?;
+        // Shared-cache readers would otherwise be refused while a change is under way.
+        connection.pragma_update(None, "read_uncommitted", true)?;
+    } else {
+        connection.pragma_update(None, "journal_mode", "WAL")?;
+        connection.pragma_update(None, "synchronous", "FULL")?;
+    }
+    Ok(())
+}
+
+fn migrate(connection: &mut Connection) -> Result<()> {
+    let known = MIGRATIONS.len() as i64;
+    let found: i64 = connection.pragma_query_value(None, "user_version", |r| r.get(0))?;
+    if found > known {
+        return Err(StoreError::Newer { found, known });
+    }
+    for (i, migration) in MIGRATIONS.iter().enumerate().skip(found.max(0) as usize) {
+        let tx = connection.transaction()?;
+        tx.execute_batch(migration)?;
+        tx.pragma_update(None, "user_version", i as i64 + 1)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+fn json_column(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Json> {
+    let text: String = row.get(index)?;
+    serde_json::from_str(&text).map_err(|e| {
+        rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(e))
+    })
+}
