@@ -103,7 +103,7 @@ fn refuse(failure: &ValidationFailure, as_json: bool) {
     if failure.node_errors.is_empty() && !failure.error.details.is_empty() {
         eprintln!("  {}", failure.error.details);
     }
-    for (id, entry) in &failure.node_errors {
+    for (id, entry) in failure.node_errors.iter() {
         eprintln!("  node {id} ({}):", entry.class_type);
         entry.errors.iter().for_each(|e| eprintln!("    {}: {}", e.message, e.details));
     }
