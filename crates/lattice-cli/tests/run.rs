@@ -1,0 +1,121 @@
+//! `lattice run` from a file to a picture, through the built program.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+fn project(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
+}
+
+fn lattice(base: &Path, args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_lattice"))
+        .current_dir(base)
+        .args(args)
+        .output()
+        .expect("the program starts")
+}
+
+fn pixels(file: &Path) -> (usize, usize, Vec<u8>) {
+    let bytes = std::fs::read(file).unwrap();
+    let decoded = lattice_media::decode::decode(&bytes, lattice_media::Limits::default()).unwrap();
+    let image = decoded.image().unwrap();
+    let (_, height, width, _) = image.dims4().unwrap();
+    let values = image.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    (width, height, values.iter().map(|v| (v * 255.0).round() as u8).collect())
+}
+
+/// The reference picture of a workflow of the demo model: 99.9 % of the values within 2 of 255.
+fn equals_reference(name: &str) {
+    let base = tempfile::tempdir().unwrap();
+    let workflow = project(&format!("testdata/demo/{name}.json"));
+    let input = project("testdata/demo");
+    let run = ["run", workflow.to_str().unwrap(), "--input-dir", input.to_str().unwrap(), "--out", "results"];
+    let output = lattice(base.path(), &run);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let got = pixels(&base.path().join(printed.trim()));
+    let want = pixels(&project(&format!("testdata/demo/{name}.png")));
+    assert_eq!((got.0, got.1), (want.0, want.1));
+    let off = got.2.iter().zip(&want.2).filter(|(a, b)| a.abs_diff(**b) > 2).count();
+    assert!(off * 1000 <= want.2.len(), "{off} of {} values differ by more than 2", want.2.len());
+}
+
+#[test]
+fn text_to_image_with_euler() {
+    equals_reference("apple_euler");
+}
+
+#[test]
+fn text_to_image_with_an_ancestral_sampler() {
+    equals_reference("smiley_euler_a");
+}
+
+#[test]
+fn text_to_image_with_dpmpp_2m_karras() {
+    equals_reference("cat_dpmpp_2m_karras");
+}
+
+#[test]
+fn text_to_image_with_ddim_and_another_size() {
+    equals_reference("house_ddim_wide");
+}
+
+#[test]
+fn image_to_image() {
+    equals_reference("img2img_heart");
+}
+
+#[test]
+fn inpainting() {
+    equals_reference("inpaint_smiley");
+}
+
+#[test]
+fn a_picture_runs_again_and_changes_by_set_and_seed() {
+    let base = tempfile::tempdir().unwrap();
+    let workflow = project("examples/emoji.json");
+    let first = lattice(base.path(), &["run", workflow.to_str().unwrap(), "--set", "KSampler.steps=2", "-q"]);
+    assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
+    let first = base.path().join(String::from_utf8(first.stdout).unwrap().trim());
+    // The saved picture carries the prompt with the changed step count.
+    let again = lattice(base.path(), &["run", first.to_str().unwrap(), "--json"]);
+    let lines = String::from_utf8(again.stdout).unwrap();
+    let events: Vec<serde_json::Value> = lines.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let last = events.last().unwrap();
+    let file = base.path().join(last["files"][0].as_str().unwrap());
+    assert_ne!(first, file);
+    assert_eq!(pixels(&first), pixels(&file));
+    let other = lattice(base.path(), &["run", first.to_str().unwrap(), "--seed", "5", "-q"]);
+    let other = base.path().join(String::from_utf8(other.stdout).unwrap().trim());
+    assert_ne!(pixels(&first), pixels(&other));
+}
+
+#[test]
+fn wrong_workflows_say_what_is_wrong() {
+    let base = tempfile::tempdir().unwrap();
+    let workflow = project("examples/emoji.json");
+    let error = |args: &[&str]| {
+        let output = lattice(base.path(), &[&["run", workflow.to_str().unwrap()], args].concat());
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let refused = error(&["--set", "KSampler.steps=0"]);
+    assert!(refused.contains("Value 0 smaller than min of 1"), "{refused}");
+    assert!(error(&["--set", "KSampler.stps=1"]).contains("did you mean `steps`"));
+    assert!(error(&["--set", "4.ckpt_name=none.safetensors"]).contains("ckpt_name"));
+    std::fs::write(base.path().join("broken.json"), "{\"nodes\": 3").unwrap();
+    let output = lattice(base.path(), &["run", "broken.json"]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("broken.json"));
+    assert!(!base.path().join("output").exists(), "nothing is written for a refused prompt");
+}
+
+#[test]
+fn listings() {
+    let base = tempfile::tempdir().unwrap();
+    let text = |args: &[&str]| String::from_utf8(lattice(base.path(), args).stdout).unwrap();
+    assert!(text(&["models"]).contains("lattice-demo-emoji.safetensors"));
+    assert!(text(&["nodes"]).contains("KSampler"));
+    assert!(text(&["nodes", "--coverage"]).contains("of 382 nodes"));
+    assert!(text(&["nodes", "KSampler"]).contains("\"sampler_name\""));
+    assert!(text(&["config"]).contains("baseDir"));
+}
