@@ -71,13 +71,11 @@ impl Config {
 
     /// The file named, else `lattice.dhall` in `base`, else the defaults.
     pub(crate) fn find(named: Option<&Path>, base: &Path) -> Result<Self> {
-        match named {
-            Some(path) => Self::read(path),
-            None => {
-                let path = base.join(FILE_NAME);
-                if path.exists() { Self::read(&path) } else { Ok(Self::default()) }
-            }
+        if let Some(path) = named {
+            return Self::read(path);
         }
+        let path = base.join(FILE_NAME);
+        if path.exists() { Self::read(&path) } else { Ok(Self::default()) }
     }
 
     fn overlay(text: &str, value: SimpleValue) -> Result<Self> {
@@ -250,7 +248,7 @@ mod tests {
         let e = error("{ cache = < Lru : Text >.Lru \"x\" }");
         assert!(e.contains("one of < Classic | Lru : Natural"), "{e}");
         let e = error("{ metadata = True\n, log = }");
-        assert!(e.contains("2"), "{e}");
+        assert!(e.contains('2'), "{e}");
         assert!(error("[ 1 ]").contains("must be a record"));
     }
 }

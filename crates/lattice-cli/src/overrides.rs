@@ -97,7 +97,10 @@ pub(crate) fn set_seed(prompt: &mut Map<String, Json>, seed: u64) -> Result<()> 
             }
         }
     }
-    if count == 0 { bail!("--seed: no node of this workflow has a seed") } else { Ok(()) }
+    if count == 0 {
+        bail!("--seed: no node of this workflow has a seed")
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -51,7 +51,9 @@ pub(crate) fn run(mut host: Host, args: &RunArgs) -> Result<ExitCode> {
     };
     for (id, entry) in &accepted.node_errors {
         eprintln!("warning: node {id} ({}) is left out:", entry.class_type);
-        entry.errors.iter().for_each(|e| eprintln!("  {}: {}", e.message, e.details));
+        for e in &entry.errors {
+            eprintln!("  {}: {}", e.message, e.details);
+        }
     }
 
     let mut executor = Executor::new(registry, extensions, host.cache());
@@ -61,7 +63,9 @@ pub(crate) fn run(mut host: Host, args: &RunArgs) -> Result<ExitCode> {
     if args.json {
         println!("{}", json!({ "event": "files", "files": files }));
     } else {
-        files.iter().for_each(|f| println!("{}", f.display()));
+        for file in &files {
+            println!("{}", file.display());
+        }
     }
     Ok(match &result.status {
         RunStatus::Success => ExitCode::SUCCESS,
@@ -105,7 +109,9 @@ fn refuse(failure: &ValidationFailure, as_json: bool) {
     }
     for (id, entry) in failure.node_errors.iter() {
         eprintln!("  node {id} ({}):", entry.class_type);
-        entry.errors.iter().for_each(|e| eprintln!("    {}: {}", e.message, e.details));
+        for e in &entry.errors {
+            eprintln!("    {}: {}", e.message, e.details);
+        }
     }
 }
 
@@ -117,5 +123,7 @@ fn explain(failure: &NodeFailure) {
         failure.node_type,
         failure.exception_message.trim_end()
     );
-    failure.traceback.iter().for_each(|cause| eprintln!("  caused by: {cause}"));
+    for cause in &failure.traceback {
+        eprintln!("  caused by: {cause}");
+    }
 }
