@@ -3,9 +3,23 @@
 //! Networks are written against [`candle_core::Tensor`] for activations, [`Weight`] for parameters and the layers of
 //! [`nn`]; nothing in this crate knows any particular network. Activations are f32 on the CPU.
 
+// Kernels are generic over the instruction set and must be inlined into the functions that enable it.
+#![allow(clippy::inline_always)]
+
+mod activation;
+mod gemm;
+mod linear;
 pub mod nn;
 pub mod ops;
+mod pointwise;
 pub mod quant;
+mod scratch;
+mod simd;
+mod stored;
+mod tensor;
 mod weight;
+mod widen;
 
+pub use activation::Activation;
+pub use simd::instruction_set;
 pub use weight::{StoredDType, Weight};

@@ -2,6 +2,10 @@
 
 use candle_core::{D, Result, Tensor};
 
+use crate::activation::Activation;
+use crate::pointwise;
+use crate::tensor::{filled, on_cpu, with_slice};
+
 /// Scaled dot-product attention (Vaswani et al. 2017, eq. 1), softmax(q k^T * scale + bias) v.
 ///
 /// `q` [B, Lq, H*W], `k`, `v` [B, Lk, H*W] with `heads` = H side by side on the last axis; result [B, Lq, H*W].
@@ -36,32 +40,76 @@ pub fn attention(
 
 /// x * sigmoid(x).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    x.silu()
+    activation(x, Activation::Silu)
 }
 
 /// x * sigmoid(1.702 x), CLIP's approximation of GELU.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
-    x * ((x * -1.702)?.exp()? + 1.0)?.recip()?
+    activation(x, Activation::QuickGelu)
 }
 
 /// Exact GELU, x * Phi(x) (Hendrycks & Gimpel 2016).
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
-    x.gelu_erf()
+    activation(x, Activation::Gelu)
 }
 
 /// GELU with the tanh approximation of the same paper.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    x.gelu()
+    activation(x, Activation::GeluTanh)
 }
 
 /// GEGLU (Shazeer 2020): the last axis holds value and gate side by side; value * gelu(gate).
 pub fn geglu(x: &Tensor) -> Result<Tensor> {
-    let halves = x.chunk(2, D::Minus1)?;
-    &halves[0] * halves[1].contiguous()?.gelu_erf()?
+    gated(x, Activation::Gelu)
+}
+
+/// A gated unit: the last axis holds value and gate side by side; value * activation(gate).
+///
+/// # Errors
+/// If the last axis is odd.
+pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    if !width.is_multiple_of(2) {
+        candle_core::bail!("a gated unit halves its last axis, got {:?}", x.shape())
+    }
+    if !on_cpu(x) {
+        let halves = x.chunk(2, D::Minus1)?;
+        return &halves[0] * on_device(&halves[1].contiguous()?, activation)?;
+    }
+    let mut dims = x.dims().to_vec();
+    if let Some(last) = dims.last_mut() {
+        *last = width / 2;
+    }
+    // SAFETY: `gate` writes every element.
+    unsafe { with_slice(x, |src| filled(dims, x, |out| pointwise::gate(src, width, activation, out))) }
 }
 
 /// Nearest-neighbour enlargement of [B, C, H, W] to the given height and width: output i reads input
 /// floor(i * in / out).
 pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {
     x.upsample_nearest2d(height, width)
+}
+
+/// An elementwise function.
+pub fn activation(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if !on_cpu(x) {
+        return on_device(x, activation);
+    }
+    // SAFETY: `apply` writes every element.
+    unsafe { with_slice(x, |src| filled(x.shape(), x, |out| pointwise::apply(src, activation, out))) }
+}
+
+/// The same with candle's operations, for devices other than the CPU.
+fn on_device(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::None => Ok(x.clone()),
+        Activation::Silu => x.silu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::QuickGelu => x * ((x * -1.702)?.exp()? + 1.0)?.recip()?,
+        Activation::Relu => x.relu(),
+        Activation::Tanh => x.tanh(),
+        Activation::Erf => x.erf(),
+        Activation::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
+    }
 }

@@ -4,9 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use candle_core::{Device, Result, Shape, Tensor, bail};
-use half::{bf16, f16};
 
 use crate::quant::BlockType;
+use crate::widen::{widen, widen_dispatched};
 
 /// Element type of stored bytes (the names of the safetensors format, and the block types of GGUF).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -228,12 +228,39 @@ impl Weight {
 
     /// Writes elements `start..start+out.len()` as f32 (scale applied).
     pub fn read_f32(&self, start: usize, out: &mut [f32]) {
-        if let StoredDType::Block(block) = self.0.dtype {
-            block.widen_range(&self.0.bytes, start, out);
-        } else {
-            let size = self.0.dtype.size();
-            widen(self.0.dtype, &self.0.bytes[start * size..(start + out.len()) * size], out);
+        match self.0.dtype {
+            StoredDType::Block(block) => block.widen_range(&self.0.bytes, start, out),
+            dtype => widen_dispatched(dtype, self.stored(start, out.len()), out),
         }
+        self.rescale(out);
+    }
+
+    /// [`Self::read_f32`] for use inside kernels, whose instruction set it is compiled for.
+    #[inline(always)]
+    pub(crate) fn read_f32_inline(&self, start: usize, out: &mut [f32]) {
+        match self.0.dtype {
+            StoredDType::Block(block) => block.widen_range(&self.0.bytes, start, out),
+            dtype => widen(dtype, self.stored(start, out.len()), out),
+        }
+        self.rescale(out);
+    }
+
+    /// The elements where they lie, if they are f32 as they stand: aligned and without a scale.
+    pub(crate) fn as_f32(&self) -> Option<&[f32]> {
+        let plain =
+            cfg!(target_endian = "little") && self.0.dtype == StoredDType::F32 && self.0.scale.is_none();
+        if plain { bytemuck::try_cast_slice(&self.0.bytes).ok() } else { None }
+    }
+
+    /// Bytes of elements `start..start + len` of a type that is not a block type.
+    #[inline(always)]
+    fn stored(&self, start: usize, len: usize) -> &[u8] {
+        let size = self.0.dtype.size();
+        &self.0.bytes[start * size..(start + len) * size]
+    }
+
+    #[inline(always)]
+    fn rescale(&self, out: &mut [f32]) {
         if let Some(scale) = self.0.scale {
             for v in out {
                 *v *= scale;
@@ -264,42 +291,5 @@ struct OwnedF32(Vec<f32>);
 impl AsRef<[u8]> for OwnedF32 {
     fn as_ref(&self) -> &[u8] {
         bytemuck::cast_slice(&self.0)
-    }
-}
-
-/// Converts stored little-endian elements to f32.
-fn widen(dtype: StoredDType, src: &[u8], out: &mut [f32]) {
-    fn each<const N: usize>(src: &[u8], out: &mut [f32], f: impl Fn([u8; N]) -> f32) {
-        for (o, c) in out.iter_mut().zip(src.as_chunks::<N>().0) {
-            *o = f(*c);
-        }
-    }
-    match dtype {
-        StoredDType::F64 => each(src, out, |b| f64::from_le_bytes(b) as f32),
-        StoredDType::F32 => each(src, out, f32::from_le_bytes),
-        StoredDType::F16 => each(src, out, |b| f16::from_le_bytes(b).to_f32()),
-        StoredDType::BF16 => each(src, out, |b| bf16::from_le_bytes(b).to_f32()),
-        StoredDType::F8E4M3 => each(src, out, |[b]: [u8; 1]| f8e4m3_to_f32(b)),
-        StoredDType::F8E5M2 => each(src, out, |[b]: [u8; 1]| f16::from_bits(u16::from(b) << 8).to_f32()),
-        StoredDType::I64 => each(src, out, |b| i64::from_le_bytes(b) as f32),
-        StoredDType::I32 => each(src, out, |b| i32::from_le_bytes(b) as f32),
-        StoredDType::U64 => each(src, out, |b| u64::from_le_bytes(b) as f32),
-        StoredDType::U32 => each(src, out, |b| u32::from_le_bytes(b) as f32),
-        StoredDType::U16 => each(src, out, |b| f32::from(u16::from_le_bytes(b))),
-        StoredDType::I16 => each(src, out, |b| f32::from(i16::from_le_bytes(b))),
-        StoredDType::I8 => each(src, out, |b| f32::from(i8::from_le_bytes(b))),
-        StoredDType::U8 | StoredDType::Bool => each(src, out, |[b]: [u8; 1]| f32::from(b)),
-        StoredDType::Block(block) => block.widen(src, out),
-    }
-}
-
-/// e4m3fn: sign, 4 exponent bits (bias 7), 3 mantissa bits; 0x7f and 0xff are NaN, there is no infinity.
-fn f8e4m3_to_f32(b: u8) -> f32 {
-    let sign = if b & 0x80 == 0 { 1.0 } else { -1.0 };
-    let (exponent, mantissa) = ((b >> 3) & 15, b & 7);
-    match (exponent, mantissa) {
-        (15, 7) => f32::NAN,
-        (0, m) => sign * f32::from(m) * 0.001_953_125, // 2^-9: subnormal step
-        (e, m) => sign * (1.0 + f32::from(m) / 8.0) * 2f32.powi(i32::from(e) - 7),
     }
 }

@@ -1,0 +1,157 @@
+//! The micro-kernel: an MR x NR tile of the product, kept in registers while k runs.
+
+use std::mem::MaybeUninit;
+
+use crate::simd::{Kernel, MAX_MR, MAX_NR, NV, Simd};
+
+/// Where a micro-tile goes and what it starts from. Pointers may be null where the part is absent.
+#[derive(Clone, Copy)]
+pub(crate) struct Tile {
+    /// First element of the tile in the result.
+    pub(crate) out: *mut f32,
+    /// Elements between rows of the result.
+    pub(crate) ld_out: usize,
+    /// Columns that exist, at most NR.
+    pub(crate) cols: usize,
+    /// Added to the product: same shape as the tile (the result itself to accumulate).
+    pub(crate) add: *const f32,
+    /// Elements between rows of `add`.
+    pub(crate) ld_add: usize,
+    /// Added to each row: one value per row.
+    pub(crate) row_bias: *const f32,
+    /// Added to each column: one value per column that exists.
+    pub(crate) col_bias: *const f32,
+}
+
+impl Tile {
+    /// A tile that is only written.
+    pub(crate) fn new(out: *mut f32, ld_out: usize, cols: usize) -> Self {
+        Self {
+            out,
+            ld_out,
+            cols,
+            add: std::ptr::null(),
+            ld_add: 0,
+            row_bias: std::ptr::null(),
+            col_bias: std::ptr::null(),
+        }
+    }
+
+    /// Adds the product to what the result holds.
+    pub(crate) fn accumulate(self) -> Self {
+        Self { add: self.out, ld_add: self.ld_out, ..self }
+    }
+}
+
+/// out = A B (+ add + row_bias + col_bias) for one tile of `rows` rows.
+///
+/// `a` is a packed panel [k][rows], `b` a packed panel [k][NR].
+///
+/// # Safety
+/// `a` holds k * rows elements, `b` k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
+/// `rows` rows of `cols` elements.
+#[inline(always)]
+pub(crate) unsafe fn micro<S: Simd>(s: S, rows: usize, k: usize, a: *const f32, b: *const f32, tile: &Tile) {
+    // One compiled function per row count, so that the accumulators are registers. Row counts above the instruction
+    // set's MR never occur; the guards let the compiler drop them.
+    macro_rules! rows {
+        ($($n:literal)*) => {
+            match rows {
+                $($n if $n <= S::MR => s.run(Call::<$n> { k, a, b, tile }),)*
+                _ => debug_assert_eq!(rows, 0),
+            }
+        };
+    }
+    const { assert!(S::MR <= MAX_MR) };
+    rows!(14 12 13 11 10 9 8 7 6 5 4 3 2 1);
+}
+
+struct Call<'a, const ROWS: usize> {
+    k: usize,
+    a: *const f32,
+    b: *const f32,
+    tile: &'a Tile,
+}
+
+impl<const ROWS: usize> Kernel for Call<'_, ROWS> {
+    type Output = ();
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        // SAFETY: made only by `micro`, whose caller promises what `fixed` needs.
+        unsafe { fixed::<S, ROWS>(s, self.k, self.a, self.b, self.tile) }
+    }
+}
+
+#[inline(always)]
+unsafe fn fixed<S: Simd, const ROWS: usize>(s: S, k: usize, mut a: *const f32, mut b: *const f32, t: &Tile) {
+    let mut left = [s.zero(); ROWS];
+    let mut right = [s.zero(); ROWS];
+    // SAFETY: panels hold k steps by the caller's promise.
+    unsafe {
+        for _ in 0..k {
+            let b0 = s.load(b);
+            let b1 = s.load(b.add(S::LANES));
+            for i in 0..ROWS {
+                let x = s.splat(*a.add(i));
+                left[i] = s.fma(x, b0, left[i]);
+                right[i] = s.fma(x, b1, right[i]);
+            }
+            a = a.add(ROWS);
+            b = b.add(S::NR);
+        }
+    }
+    // The sums must only be indexed in loops short enough to be unrolled, or they would live in memory while k runs.
+    let whole = t.cols == S::NR && t.row_bias.is_null() && t.col_bias.is_null();
+    // SAFETY: the tile's pointers cover its rows and existing columns by the caller's promise.
+    unsafe {
+        if whole && !t.add.is_null() {
+            for i in 0..ROWS {
+                let (out, add) = (t.out.add(i * t.ld_out), t.add.add(i * t.ld_add));
+                s.store(out, s.add(left[i], s.load(add)));
+                s.store(out.add(S::LANES), s.add(right[i], s.load(add.add(S::LANES))));
+            }
+        } else if whole {
+            for i in 0..ROWS {
+                s.store(t.out.add(i * t.ld_out), left[i]);
+                s.store(t.out.add(i * t.ld_out + S::LANES), right[i]);
+            }
+        } else {
+            let mut sums = [const { MaybeUninit::<f32>::uninit() }; MAX_MR * MAX_NR];
+            let to = sums.as_mut_ptr().cast::<f32>();
+            for i in 0..ROWS {
+                s.store(to.add(i * S::NR), left[i]);
+                s.store(to.add(i * S::NR + S::LANES), right[i]);
+            }
+            write_out(s, ROWS, to, t);
+        }
+    }
+}
+
+/// Writes the sums [rows, NR] of a tile with all that is added to them.
+///
+/// # Safety
+/// `sums` holds rows * NR elements; the tile's pointers are null (where allowed) or valid for its rows and columns.
+#[inline(always)]
+unsafe fn write_out<S: Simd>(s: S, rows: usize, sums: *const f32, t: &Tile) {
+    for v in 0..NV {
+        let col = v * S::LANES;
+        let width = t.cols.saturating_sub(col).min(S::LANES);
+        if width == 0 {
+            break;
+        }
+        // SAFETY: the caller's promise.
+        unsafe {
+            let bias = if t.col_bias.is_null() { s.zero() } else { s.load_n(t.col_bias.add(col), width) };
+            for i in 0..rows {
+                let mut y = s.add(s.load(sums.add(i * S::NR + col)), bias);
+                if !t.row_bias.is_null() {
+                    y = s.add(y, s.splat(*t.row_bias.add(i)));
+                }
+                if !t.add.is_null() {
+                    y = s.add(y, s.load_n(t.add.add(i * t.ld_add + col), width));
+                }
+                s.store_n(t.out.add(i * t.ld_out + col), width, y);
+            }
+        }
+    }
+}

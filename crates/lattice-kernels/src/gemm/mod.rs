@@ -1,0 +1,269 @@
+//! Blocked matrix product (Goto & van de Geijn 2008) over operands that pack themselves.
+//!
+//! The result is cut into tasks, one per thread at a time; a task packs a slab of the right operand (at most
+//! [`SLAB`] elements, streamed from the shared cache), then for blocks of rows packs the left operand (second-level
+//! cache) and runs the micro-kernel over both. Operands pack themselves, so a stored f16 weight is widened, a patch of an
+//! image gathered, exactly where its values are needed, and never as a whole.
+
+mod micro;
+mod pack;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+pub(crate) use micro::{Tile, micro};
+pub(crate) use pack::{Left, Right, Rows, transpose};
+
+use crate::activation::Activation;
+use crate::scratch::{Scratch, SharedMut, aligned};
+use crate::simd::{Kernel, Simd, dispatch};
+
+/// Steps of k whose left block stays in the second-level cache.
+const KC: usize = 320;
+/// Micro-panels of rows per left block.
+const ROW_PANELS: usize = 8;
+/// Elements of a packed slab of the right operand: 4 MB.
+const SLAB: usize = 1 << 20;
+/// Steps of k per slab; longer sums go through the result.
+const K_SLAB: usize = 2048;
+
+/// What happens to a block of the result once its sum over k is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Finish {
+    /// An elementwise function.
+    Activation(Activation),
+    /// The first half of the columns times the activation of the second half: the result has n / 2 columns.
+    Gated(Activation),
+}
+
+/// C = finish(A B + row_bias + col_bias + residual) with A [m, k], B [k, n].
+pub(crate) struct Product<'a, L, R> {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) k: usize,
+    pub(crate) left: &'a L,
+    pub(crate) right: &'a R,
+    /// One value per row.
+    pub(crate) row_bias: Option<&'a [f32]>,
+    /// One value per column.
+    pub(crate) col_bias: Option<&'a [f32]>,
+    /// Added to the result, [m, n] with rows as far apart as the result's. Not with [`Finish::Gated`].
+    pub(crate) residual: Option<&'a [f32]>,
+    pub(crate) finish: Finish,
+    /// Where C goes: element (0, 0) is `out[0]`.
+    pub(crate) out: SharedMut,
+    /// Elements between rows of C.
+    pub(crate) ld_out: usize,
+}
+
+/// Cuts `0..len` into `parts` ranges whose lengths are multiples of `unit` (but for the last) and differ by one unit.
+pub(crate) fn split(len: usize, parts: usize, unit: usize) -> impl Iterator<Item = Range<usize>> + Clone {
+    let units = len.div_ceil(unit);
+    let parts = parts.clamp(1, units.max(1));
+    (0..parts).map(move |i| {
+        let at = |i: usize| (units * i / parts * unit).min(len);
+        at(i)..at(i + 1)
+    })
+}
+
+/// Into how many parts the rows and the columns of an [m, n] result are cut for the thread pool.
+pub(crate) fn grid(m: usize, n: usize, k: usize) -> (usize, usize) {
+    // Below this many multiply-adds a task costs more to hand over than to compute.
+    const SMALL: usize = 1 << 19;
+    // Fewer rows (columns) per task would make packing the other operand show.
+    const ROWS: usize = 256;
+    const COLUMNS: usize = 128;
+    let threads = rayon::current_num_threads();
+    let work = m.saturating_mul(n).saturating_mul(k) / SMALL;
+    if threads == 1 || work < 2 {
+        return (1, 1);
+    }
+    // A few tasks per thread even out cores that are slowed down by others.
+    let wanted = (4 * threads).min(work);
+    let rows = (m / ROWS).clamp(1, wanted);
+    let columns = (n / COLUMNS).clamp(1, wanted.div_ceil(rows));
+    (rows, columns)
+}
+
+impl<L: Left, R: Right> Product<'_, L, R> {
+    /// Computes C on the thread pool.
+    pub(crate) fn run(&self) {
+        let (rows, columns) = grid(self.m, self.width(), self.k);
+        let tasks: Vec<_> = split(self.width(), columns, crate::simd::MAX_NR)
+            .flat_map(|c| split(self.m, rows, 1).map(move |r| (r, c.clone())))
+            .collect();
+        tasks.into_par_iter().for_each(|(rows, columns)| self.block(rows, columns));
+    }
+
+    /// Columns of C.
+    fn width(&self) -> usize {
+        if self.is_gated() { self.n / 2 } else { self.n }
+    }
+
+    fn is_gated(&self) -> bool {
+        matches!(self.finish, Finish::Gated(_))
+    }
+
+    /// Computes one block of C on this thread.
+    pub(crate) fn block(&self, rows: Range<usize>, columns: Range<usize>) {
+        dispatch(Block { product: self, rows, columns });
+    }
+}
+
+struct Block<'a, 'b, L, R> {
+    product: &'a Product<'b, L, R>,
+    rows: Range<usize>,
+    columns: Range<usize>,
+}
+
+impl<L: Left, R: Right> Kernel for Block<'_, '_, L, R> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        if self.rows.is_empty() || self.columns.is_empty() {
+            return;
+        }
+        let p = self.product;
+        let gated = p.is_gated();
+        // A gated block keeps its sums in scratch until they are complete, so it takes all of k in one slab.
+        let k_slab = if gated { p.k.max(1) } else { K_SLAB };
+        let slabs = p.k.div_ceil(k_slab).max(1);
+        for (index, ks) in split(p.k, slabs, 1).enumerate() {
+            let fitting = SLAB / ks.len().max(1) / if gated { 2 } else { 1 };
+            let chunk = (fitting / S::NR * S::NR).max(S::NR);
+            let chunks = self.columns.len().div_ceil(chunk);
+            for cols in split(self.columns.len(), chunks, S::NR) {
+                let cols = self.columns.start + cols.start..self.columns.start + cols.end;
+                slab(s, p, &self.rows, &cols, &ks, index == 0, index + 1 == slabs);
+            }
+        }
+    }
+}
+
+/// One packed micro-panel of the right operand: where its columns come from and where their sums go.
+struct Panel {
+    /// First column of B.
+    col: usize,
+    /// Columns that exist.
+    cols: usize,
+    /// First column in the block of results.
+    out: usize,
+}
+
+/// The contribution of `ks` to the block `rows` x `cols`.
+#[inline(always)]
+fn slab<S: Simd, L: Left, R: Right>(
+    s: S,
+    p: &Product<'_, L, R>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    ks: &Range<usize>,
+    first: bool,
+    last: bool,
+) {
+    let gated = p.is_gated();
+    let width = cols.len();
+    let mut panels = Vec::with_capacity(2 * width.div_ceil(S::NR));
+    for half in 0..if gated { 2 } else { 1 } {
+        for j in (0..width).step_by(S::NR) {
+            let col = half * (p.n / 2) + cols.start + j;
+            panels.push(Panel { col, cols: S::NR.min(width - j), out: half * width + j });
+        }
+    }
+    let row_block = ROW_PANELS * S::MR;
+    let right_len = aligned(panels.len() * S::NR * ks.len());
+    let left_len = aligned(row_block * KC.min(ks.len().max(1)));
+    let sums_len = if gated { row_block * 2 * width } else { 0 };
+    let mut scratch = Scratch::take(right_len + left_len + sums_len);
+    {
+        let (right, rest) = scratch.split_at_mut(right_len);
+        let (left, sums) = rest.split_at_mut(left_len);
+        let k_blocks = split(ks.len(), ks.len().div_ceil(KC), 1);
+        for kb in k_blocks.clone() {
+            for (index, panel) in panels.iter().enumerate() {
+                let at = (kb.start * panels.len() + index * kb.len()) * S::NR;
+                let dst = &mut right[at..at + kb.len() * S::NR];
+                p.right.pack(s, ks.start + kb.start, kb.len(), panel.col, panel.cols, dst);
+            }
+        }
+        for r in split(rows.len(), rows.len().div_ceil(row_block), 1) {
+            let r = rows.start + r.start..rows.start + r.end;
+            let (out, ld_out) = if gated {
+                (sums.as_mut_ptr(), 2 * width)
+            } else {
+                (p.out.at(r.start * p.ld_out + cols.start), p.ld_out)
+            };
+            for kb in k_blocks.clone() {
+                let row_panels = split(r.len(), r.len().div_ceil(S::MR), 1);
+                for rp in row_panels.clone() {
+                    let dst = &mut left[rp.start * kb.len()..rp.end * kb.len()];
+                    p.left.pack(s, r.start + rp.start, rp.len(), ks.start + kb.start, kb.len(), dst);
+                }
+                let begins = first && kb.start == 0;
+                for (index, panel) in panels.iter().enumerate() {
+                    let at = (kb.start * panels.len() + index * kb.len()) * S::NR;
+                    let b = &right[at..at + kb.len() * S::NR];
+                    for rp in row_panels.clone() {
+                        // SAFETY: the block's rows and columns lie inside the result (or the sums).
+                        let mut tile =
+                            Tile::new(unsafe { out.add(rp.start * ld_out + panel.out) }, ld_out, panel.cols);
+                        if begins {
+                            if let Some(bias) = p.row_bias {
+                                tile.row_bias = bias[r.start + rp.start..r.start + rp.end].as_ptr();
+                            }
+                            if let Some(bias) = p.col_bias {
+                                tile.col_bias = bias[panel.col..panel.col + panel.cols].as_ptr();
+                            }
+                            if let Some(residual) = p.residual {
+                                let start = (r.start + rp.start) * p.ld_out + panel.col;
+                                let end = (r.start + rp.end - 1) * p.ld_out + panel.col + panel.cols;
+                                tile.add = residual[start..end].as_ptr();
+                                tile.ld_add = p.ld_out;
+                            }
+                        } else {
+                            tile = tile.accumulate();
+                        }
+                        let a = &left[rp.start * kb.len()..rp.end * kb.len()];
+                        // SAFETY: both panels were packed above for these sizes; the tile lies inside the block,
+                        // which this task alone writes.
+                        unsafe { micro(s, rp.len(), kb.len(), a.as_ptr(), b.as_ptr(), &tile) };
+                    }
+                }
+            }
+            if last {
+                finish(s, p, &r, cols, sums);
+            }
+        }
+    }
+}
+
+/// Applies what follows the sum to the block `rows` x `cols`.
+#[inline(always)]
+fn finish<S: Simd, L, R>(
+    s: S,
+    p: &Product<'_, L, R>,
+    rows: &Range<usize>,
+    cols: &Range<usize>,
+    sums: &[f32],
+) {
+    let width = cols.len();
+    for (i, row) in rows.clone().enumerate() {
+        if p.finish == Finish::Activation(Activation::None) {
+            return;
+        }
+        // SAFETY: this task alone writes the block.
+        let out = unsafe { p.out.slice(row * p.ld_out + cols.start, width) };
+        match p.finish {
+            Finish::Activation(f) => f.apply_in_place(s, out),
+            Finish::Gated(f) => {
+                let (value, gate) = sums[i * 2 * width..(i + 1) * 2 * width].split_at(width);
+                f.gate(s, value, gate, out);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

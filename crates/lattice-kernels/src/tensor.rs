@@ -1,0 +1,36 @@
+//! Between candle's tensors and the kernels' slices.
+
+use candle_core::{CpuStorage, Result, Shape, Storage, Tensor, bail};
+
+use crate::scratch::uninit_vec;
+
+/// Calls `f` with the elements of an f32 CPU tensor in row-major order (copied first only if they lie otherwise).
+pub(crate) fn with_slice<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> Result<T> {
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(all)) = &*storage else {
+        bail!("the CPU kernels take f32 tensors, got {:?} on {:?}", x.dtype(), x.device())
+    };
+    let start = layout.start_offset();
+    f(&all[start..start + x.elem_count()])
+}
+
+/// Whether the kernels of this crate run the tensor's operations; on other devices candle's own do.
+pub(crate) fn on_cpu(x: &Tensor) -> bool {
+    x.device().is_cpu()
+}
+
+/// A new tensor on the CPU whose elements `fill` writes.
+///
+/// # Safety
+/// `fill` writes every element before reading any.
+pub(crate) unsafe fn filled(
+    shape: impl Into<Shape>,
+    like: &Tensor,
+    fill: impl FnOnce(&mut [f32]),
+) -> Result<Tensor> {
+    let shape = shape.into();
+    // SAFETY: the caller's promise.
+    let data = unsafe { uninit_vec(shape.elem_count(), fill) };
+    Tensor::from_vec(data, shape, like.device())
+}
