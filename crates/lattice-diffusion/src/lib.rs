@@ -4,6 +4,7 @@
 pub mod conditioning;
 mod denoise;
 pub mod guidance;
+pub mod latent;
 pub mod latent_format;
 mod lincomb;
 pub mod model;
@@ -13,6 +14,7 @@ pub mod prompt;
 pub mod sample;
 pub mod samplers;
 pub mod schedules;
+pub mod tiled;
 
 pub use denoise::{Denoised, Denoiser};
 pub use lincomb::lincomb;

@@ -5,17 +5,29 @@
 //! of what they are given and compute in f32.
 
 pub mod animation;
+pub mod batch;
+pub mod blend;
+pub mod canny;
+pub mod color;
+pub mod composite;
 pub mod decode;
 mod error;
 pub mod exif;
+pub mod filter;
 pub mod jpeg;
 pub mod json;
+pub mod mask;
+mod median_cut;
 pub mod metadata;
+pub mod morphology;
 pub mod pixels;
 pub mod png;
 mod png_decode;
+pub mod porter_duff;
+pub mod quantize;
 pub mod resize;
 mod tensor;
+pub mod transform;
 
 pub use decode::{Decoded, Limits, Picture};
 pub use error::{MediaError, Result};

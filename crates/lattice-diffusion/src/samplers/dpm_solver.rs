@@ -9,7 +9,7 @@ use crate::lincomb;
 
 /// sigma(t).
 fn sigma_at(t: f64) -> f64 {
-    (-t).exp()
+    f64::from((-t).exp() as f32)
 }
 
 /// The end of the run: its last level above 0. The step to 0 is never made.
@@ -22,7 +22,8 @@ fn end_points(run: &SamplerRun<'_>, sampler: &'static str) -> Result<(f64, f64)>
     if !(first > 0.0 && last > 0.0 && first.is_finite()) {
         return Err(run.bad_sigmas(sampler));
     }
-    Ok((-first.ln(), -last.ln()))
+    let time = |sigma: f64| f64::from(-sigma.ln() as f32);
+    Ok((time(first), time(last)))
 }
 
 /// Evaluations at the start of a step, shared by the orders that are made of them.
@@ -225,7 +226,8 @@ impl Sampler for DpmAdaptive {
         let mut h = self.h_init.abs();
         let mut accepted_steps = 0;
         while t < end - 1e-5 {
-            let to = end.min(t + h);
+            // Times are single precision, as the levels they stand for.
+            let to = end.min(f64::from((t + h) as f32));
             if !(to > t && h.is_finite()) {
                 return Err(SampleError::Diverged { step: h, sigma: sigma_at(t) });
             }

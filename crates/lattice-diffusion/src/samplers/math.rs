@@ -17,12 +17,16 @@ pub(super) fn euler_step(x: &Tensor, denoised: &Tensor, s: f64, to: f64) -> Resu
 }
 
 /// Target and added noise of an ancestral step from `s` to `s1`: down^2 + up^2 = s1^2.
+///
+/// In single precision, as the reference computes it: after a long step s1^2 - up^2 cancels so far that the rounding
+/// shows in the picture.
 pub(super) fn ancestral(s: f64, s1: f64, eta: f64) -> (f64, f64) {
     if eta == 0.0 {
         return (s1, 0.0);
     }
-    let up = s1.min(eta * (s1 * s1 * (s * s - s1 * s1) / (s * s)).sqrt());
-    ((s1 * s1 - up * up).sqrt(), up)
+    let (s, s1) = (s as f32, s1 as f32);
+    let up = s1.min(eta as f32 * (s1 * s1 * (s * s - s1 * s1) / (s * s)).sqrt());
+    (f64::from((s1 * s1 - up * up).sqrt()), f64::from(up))
 }
 
 /// An ancestral step of a flow model.

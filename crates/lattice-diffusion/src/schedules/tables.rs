@@ -143,7 +143,7 @@ mod tests {
     fn published_tables_come_back_at_their_own_length() -> Result<(), ScheduleError> {
         let sigmas = align_your_steps("SD1", 10, 1.0)?;
         assert_eq!(sigmas.len(), 11);
-        assert_eq!((sigmas[0], sigmas[9], sigmas[10]), (14.614_641, 0.151_523_27, 0.0));
+        assert_eq!((sigmas[0], sigmas[9], sigmas[10]), (14.614_641, 0.151_523_266_2, 0.0));
         for coeff in (16..=30).map(|k| f64::from(k) * 0.05) {
             for steps in 2..=20 {
                 assert_eq!(gits(coeff, steps, 1.0)?.len(), steps + 1, "{coeff} {steps}");

@@ -2,6 +2,7 @@
 
 mod adapters;
 mod cfg;
+mod latent;
 mod latent_format;
 mod models;
 mod noise;
@@ -24,6 +25,7 @@ pub fn table() -> impl Iterator<Item = &'static Operation> {
     let topics: &[&'static [Operation]] = &[
         adapters::OPERATIONS,
         cfg::OPERATIONS,
+        latent::OPERATIONS,
         latent_format::OPERATIONS,
         models::OPERATIONS,
         noise::OPERATIONS,

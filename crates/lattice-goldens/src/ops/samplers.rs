@@ -15,6 +15,7 @@ use lattice_diffusion::samplers::{
 };
 use lattice_diffusion::schedules::{Scheduler, basic_schedule, ksampler_schedule};
 use lattice_diffusion::{Denoised, Denoiser, ModelSampling};
+use lattice_media::resize::{Crop, Method, common_upscale};
 use serde_json::Value as Json;
 
 use super::{Operation, schedules};
@@ -110,7 +111,10 @@ fn node_sampler(node: &str, options: &Json) -> Result<Arc<dyn Sampler>> {
 
 /// Resizing of latents by the name of a method.
 fn latent_resize(method: &str) -> Result<samplers::Resize> {
-    bail!("unknown method {method}")
+    let method: Method = method.parse()?;
+    Ok(Arc::new(move |latent, height, width| {
+        common_upscale(latent, width, height, method, Crop::Disabled).map_err(candle_core::Error::wrap)
+    }))
 }
 
 /// Records what the reference recorded.

@@ -4,11 +4,21 @@ mod conditioning;
 mod coverage;
 mod guidance;
 mod image;
+mod image_animation;
+mod image_batch;
+mod image_effects;
 mod image_files;
+mod image_transform;
 mod inpaint;
 mod latent;
+mod latent_batch;
+mod latent_edit;
+mod latent_empty;
 mod loaders;
+mod mask;
+mod primitive;
 mod sampling;
+mod strings;
 mod text;
 mod vae;
 
@@ -25,11 +35,21 @@ pub fn registry() -> Registry {
         conditioning::nodes(),
         guidance::nodes(),
         image::nodes(),
+        image_animation::nodes(),
+        image_batch::nodes(),
+        image_effects::nodes(),
         image_files::nodes(),
+        image_transform::nodes(),
         inpaint::nodes(),
         latent::nodes(),
+        latent_batch::nodes(),
+        latent_edit::nodes(),
+        latent_empty::nodes(),
         loaders::nodes(),
+        mask::nodes(),
+        primitive::nodes(),
         sampling::nodes(),
+        strings::nodes(),
         text::nodes(),
         vae::nodes(),
     ];
