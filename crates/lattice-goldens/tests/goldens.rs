@@ -6,7 +6,10 @@ use lattice_goldens::run::{Verdict, run_folder};
 
 /// Cases whose result hangs on roundings that are not reproduced; each stays listed with what is known of it.
 const KNOWN: &[(&str, &str)] = &[
-    ("samplers/options/opt_471", "adaptive step sizes on a zero-terminal-SNR model; the case is marked ill-conditioned"),
+    (
+        "samplers/options/opt_471",
+        "adaptive step sizes on a zero-terminal-SNR model; the case is marked ill-conditioned",
+    ),
     ("samplers/extra/lcmup_40", "resizing to the same size on a zero-terminal-SNR model; cause not found"),
 ];
 
@@ -16,9 +19,8 @@ const NOT_YET: &[&str] = &["api/?", "models/clip_vision_preprocess"];
 #[test]
 fn reference_cases() {
     let given = std::env::var_os("LATTICE_GOLDENS").map(PathBuf::from);
-    let folder = given
-        .clone()
-        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/goldens"));
+    let folder =
+        given.clone().unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../testdata/goldens"));
     let report = run_folder(&folder, |_| true, |_, _| ()).unwrap();
     let known = |failure: &str| KNOWN.iter().any(|(name, _)| failure.starts_with(&format!("{name}:")));
     let failures: Vec<String> = report.failures().filter(|failure| !known(failure)).collect();
@@ -33,7 +35,10 @@ fn reference_cases() {
     }
     // What is listed as known must still fail: else the list is out of date.
     for (name, _) in KNOWN {
-        assert!(report.failures().any(|f| f.starts_with(&format!("{name}:"))), "{name} passes: remove it from the list");
+        assert!(
+            report.failures().any(|f| f.starts_with(&format!("{name}:"))),
+            "{name} passes: remove it from the list"
+        );
     }
     assert!(report.counts().0 > 3700, "only {} cases ran", report.counts().0);
 }

@@ -6,6 +6,7 @@ mod latent;
 mod latent_format;
 mod models;
 mod noise;
+mod pipeline;
 mod prompt;
 mod samplers;
 mod schedules;
@@ -29,6 +30,7 @@ pub fn table() -> impl Iterator<Item = &'static Operation> {
         latent_format::OPERATIONS,
         models::OPERATIONS,
         noise::OPERATIONS,
+        pipeline::OPERATIONS,
         prompt::OPERATIONS,
         samplers::OPERATIONS,
         schedules::OPERATIONS,

@@ -112,8 +112,7 @@ fn ksampler_advanced(
 
 fn schedule(model: &Model, sampler: &str, scheduler: &str, steps: usize, denoise: f64) -> Result<Vec<f32>> {
     let scheduler = Scheduler::named(scheduler).map_err(Error::other)?;
-    // These evaluate between levels: KSampler gives them a level more and leaves out the last but one.
-    let between = matches!(sampler, "dpm_2" | "dpm_2_ancestral" | "uni_pc" | "uni_pc_bh2");
+    let between = sampler_named(sampler).map_err(failure)?.drops_penultimate_sigma();
     ksampler_schedule(model.guided.base.sampling(), scheduler, steps, denoise, between).map_err(Error::other)
 }
 
