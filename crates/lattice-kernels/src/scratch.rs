@@ -81,6 +81,14 @@ impl SharedMut {
         Self { ptr: data.as_mut_ptr(), len: data.len() }
     }
 
+    /// The buffer from element `start` on.
+    ///
+    /// # Panics
+    /// If it lies outside the buffer.
+    pub(crate) fn skip(self, start: usize) -> Self {
+        Self { ptr: self.at(start), len: self.len - start }
+    }
+
     /// Pointer to element `index`.
     ///
     /// # Panics

@@ -45,19 +45,28 @@ impl Tile {
 
 /// out = A B (+ add + row_bias + col_bias) for one tile of `rows` rows.
 ///
-/// `a` is a packed panel [k][rows], `b` a packed panel [k][NR].
+/// `a` holds `rows` elements per step of k, steps `lda` apart (a packed panel: `lda = rows`); `b` is a packed panel
+/// [k][NR].
 ///
 /// # Safety
-/// `a` holds k * rows elements, `b` k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
+/// `a` is valid for k steps of `rows` elements, `b` for k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
 /// `rows` rows of `cols` elements.
 #[inline(always)]
-pub(crate) unsafe fn micro<S: Simd>(s: S, rows: usize, k: usize, a: *const f32, b: *const f32, tile: &Tile) {
+pub(crate) unsafe fn micro<S: Simd>(
+    s: S,
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    tile: &Tile,
+) {
     // One compiled function per row count, so that the accumulators are registers. Row counts above the instruction
     // set's MR never occur; the guards let the compiler drop them.
     macro_rules! rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if $n <= S::MR => s.run(Call::<$n> { k, a, b, tile }),)*
+                $($n if $n <= S::MR => s.run(Call::<$n> { k, a, lda, b, tile }),)*
                 _ => debug_assert_eq!(rows, 0),
             }
         };
@@ -69,6 +78,7 @@ pub(crate) unsafe fn micro<S: Simd>(s: S, rows: usize, k: usize, a: *const f32, 
 struct Call<'a, const ROWS: usize> {
     k: usize,
     a: *const f32,
+    lda: usize,
     b: *const f32,
     tile: &'a Tile,
 }
@@ -78,12 +88,19 @@ impl<const ROWS: usize> Kernel for Call<'_, ROWS> {
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: made only by `micro`, whose caller promises what `fixed` needs.
-        unsafe { fixed::<S, ROWS>(s, self.k, self.a, self.b, self.tile) }
+        unsafe { fixed::<S, ROWS>(s, self.k, self.a, self.lda, self.b, self.tile) }
     }
 }
 
 #[inline(always)]
-unsafe fn fixed<S: Simd, const ROWS: usize>(s: S, k: usize, mut a: *const f32, mut b: *const f32, t: &Tile) {
+unsafe fn fixed<S: Simd, const ROWS: usize>(
+    s: S,
+    k: usize,
+    mut a: *const f32,
+    lda: usize,
+    mut b: *const f32,
+    t: &Tile,
+) {
     let mut left = [s.zero(); ROWS];
     let mut right = [s.zero(); ROWS];
     // SAFETY: panels hold k steps by the caller's promise.
@@ -96,7 +113,7 @@ unsafe fn fixed<S: Simd, const ROWS: usize>(s: S, k: usize, mut a: *const f32, m
                 left[i] = s.fma(x, b0, left[i]);
                 right[i] = s.fma(x, b1, right[i]);
             }
-            a = a.add(ROWS);
+            a = a.add(lda);
             b = b.add(S::NR);
         }
     }

@@ -228,7 +228,7 @@ fn slab<S: Simd, L: Left, R: Right>(
                         let a = &left[rp.start * kb.len()..rp.end * kb.len()];
                         // SAFETY: both panels were packed above for these sizes; the tile lies inside the block,
                         // which this task alone writes.
-                        unsafe { micro(s, rp.len(), kb.len(), a.as_ptr(), b.as_ptr(), &tile) };
+                        unsafe { micro(s, rp.len(), kb.len(), a.as_ptr(), rp.len(), b.as_ptr(), &tile) };
                     }
                 }
             }

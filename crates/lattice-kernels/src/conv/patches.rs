@@ -1,0 +1,124 @@
+//! The matrix of an image's patches as an operand that is gathered where it is packed.
+
+use super::Geometry;
+use crate::gemm::Right;
+use crate::simd::{MAX_NR, Simd};
+
+/// The patches of one image (one group's channels of it): row (c, ky, kx), column (y, x) holds the input that output
+/// (y, x) multiplies by tap (ky, kx) of channel c.
+pub(crate) struct Patches<'a> {
+    /// [channels, h, w].
+    x: &'a [f32],
+    size: [usize; 2],
+    out_width: usize,
+    kernel: [usize; 2],
+    stride: usize,
+    dilation: usize,
+    before: [usize; 2],
+}
+
+/// Consecutive columns that lie in one row of the result.
+#[derive(Clone, Copy, Default)]
+struct Run {
+    /// First column in the panel.
+    at: usize,
+    len: usize,
+    y: usize,
+    x: usize,
+}
+
+impl<'a> Patches<'a> {
+    /// The patches of `x`, the channels of one image and group.
+    pub(crate) fn new(g: &Geometry, x: &'a [f32]) -> Self {
+        // A pointwise convolution knows no rows: one long row per channel makes every panel one run.
+        let flat = |size: [usize; 2]| [1, size[0] * size[1]];
+        let (size, out_size) =
+            if g.is_pointwise() { (flat(g.size), flat(g.out_size)) } else { (g.size, g.out_size) };
+        Self {
+            x,
+            size,
+            out_width: out_size[1],
+            kernel: g.kernel,
+            stride: g.stride,
+            dilation: g.dilation,
+            before: g.before,
+        }
+    }
+
+    /// Cuts columns `col..col + cols` at the ends of rows.
+    fn runs(&self, col: usize, cols: usize) -> ([Run; MAX_NR], usize) {
+        let mut runs = [Run::default(); MAX_NR];
+        let (mut at, mut count) = (0, 0);
+        while at < cols {
+            let (y, x) = ((col + at) / self.out_width, (col + at) % self.out_width);
+            let len = (self.out_width - x).min(cols - at);
+            runs[count] = Run { at, len, y, x };
+            at += len;
+            count += 1;
+        }
+        (runs, count)
+    }
+}
+
+impl Right for Patches<'_> {
+    #[inline(always)]
+    fn pack<S: Simd>(&self, s: S, k0: usize, k: usize, col: usize, cols: usize, dst: &mut [f32]) {
+        let ([h, w], [kh, kw]) = (self.size, self.kernel);
+        let (runs, count) = self.runs(col, cols);
+        let (mut c, mut ky, mut kx) = (k0 / (kh * kw), k0 / kw % kh, k0 % kw);
+        for dst in dst[..k * S::NR].chunks_exact_mut(S::NR) {
+            for run in &runs[..count] {
+                let dst = &mut dst[run.at..run.at + run.len];
+                match (run.y * self.stride + ky * self.dilation).checked_sub(self.before[0]) {
+                    Some(y) if y < h => {
+                        let row = &self.x[(c * h + y) * w..][..w];
+                        let x = run.x * self.stride + kx * self.dilation;
+                        gather(s, row, x, self.before[1], self.stride, dst);
+                    }
+                    _ => dst.fill(0.0),
+                }
+            }
+            dst[cols..].fill(0.0);
+            kx += 1;
+            if kx == kw {
+                (kx, ky) = (0, ky + 1);
+            }
+            if ky == kh {
+                (ky, c) = (0, c + 1);
+            }
+        }
+    }
+}
+
+/// `dst[i] = row[x + i * stride - before]`, zero outside the row.
+#[inline(always)]
+fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride: usize, dst: &mut [f32]) {
+    // The outputs lo..hi see the row itself.
+    let lo = before.saturating_sub(x).div_ceil(stride).min(dst.len());
+    let hi = (row.len() + before).saturating_sub(x).div_ceil(stride).clamp(lo, dst.len());
+    dst[..lo].fill(0.0);
+    dst[hi..].fill(0.0);
+    if lo == hi {
+        return;
+    }
+    let from = &row[x + lo * stride - before..];
+    let to = &mut dst[lo..hi];
+    if stride == 1 {
+        copy(s, &from[..hi - lo], to);
+    } else {
+        for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
+            *to = *from;
+        }
+    }
+}
+
+/// Copies a short slice with the vectors at hand: a call of `memcpy` would cost more than the copy.
+#[inline(always)]
+fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
+    let len = from.len().min(to.len());
+    for i in (0..len).step_by(S::LANES) {
+        let n = (len - i).min(S::LANES);
+        // SAFETY: elements i..i + n of both slices.
+        unsafe { s.store_n(to.as_mut_ptr().add(i), n, s.load_n(from.as_ptr().add(i), n)) };
+    }
+}
