@@ -15,6 +15,7 @@ mod latent_batch;
 mod latent_edit;
 mod latent_empty;
 mod loaders;
+mod lora;
 mod mask;
 mod primitive;
 mod sampling;
@@ -46,6 +47,7 @@ pub fn registry() -> Registry {
         latent_edit::nodes(),
         latent_empty::nodes(),
         loaders::nodes(),
+        lora::nodes(),
         mask::nodes(),
         primitive::nodes(),
         sampling::nodes(),

@@ -6,29 +6,32 @@ use std::sync::{Arc, Weak};
 use std::time::SystemTime;
 
 use lattice_models::Checkpoint;
-use lattice_weights::{StateDict, safetensors};
+use lattice_weights::adapters::AdapterFile;
+use lattice_weights::{StateDict, open_any, safetensors};
 use parking_lot::Mutex;
 
 use super::{Folders, ModelFile};
 use crate::{Error, Result};
 
-/// Opens a model file. Nothing of it is read yet but the list of its tensors.
+/// Opens a model file of any format, or a diffusers folder. Nothing of it is read yet but the list of its tensors.
 ///
 /// # Errors
 /// If the file is broken or of an unknown format.
 pub fn open(file: &ModelFile) -> Result<StateDict> {
     match file {
-        ModelFile::Path(path) => safetensors::open(path).map_err(Error::other),
+        ModelFile::Path(path) => open_any(path).map_err(Error::other),
         ModelFile::Builtin { name, bytes } => {
             safetensors::from_bytes(name, bytes.clone()).map_err(Error::other)
         }
     }
 }
 
-/// Checkpoints in use, by the state of their file.
+/// Checkpoints in use and adapters, by the state of their file.
 #[derive(Default)]
 pub struct ModelCache {
     checkpoints: Mutex<HashMap<FileState, Weak<Checkpoint>>>,
+    /// Kept although nobody uses them: they are mapped, not read, and patched weights are known by their adapters.
+    adapters: Mutex<HashMap<FileState, Arc<AdapterFile>>>,
 }
 
 /// A file as it is now: written anew, it is another.
@@ -66,5 +69,21 @@ impl ModelCache {
         open_ones.retain(|_, checkpoint| checkpoint.strong_count() > 0);
         open_ones.insert(state, Arc::downgrade(&checkpoint));
         Ok(checkpoint)
+    }
+
+    /// The adapter file of that name in the folder loras.
+    ///
+    /// # Errors
+    /// If there is none, or it is broken.
+    pub fn adapter(&self, folders: &Folders, name: &str) -> Result<Arc<AdapterFile>> {
+        let file = folders.find("loras", name)?;
+        let state = FileState::of(&file)?;
+        let mut known = self.adapters.lock();
+        if let Some(adapter) = known.get(&state) {
+            return Ok(adapter.clone());
+        }
+        let adapter = Arc::new(AdapterFile::new(&open(&file)?));
+        known.insert(state, adapter.clone());
+        Ok(adapter)
     }
 }

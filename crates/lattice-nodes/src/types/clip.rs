@@ -9,6 +9,7 @@ use lattice_diffusion::prompt::{
 use lattice_models::detect::{Family, TextEncoderKind, TextPart};
 use lattice_models::tokenizers::Vocabulary;
 use lattice_models::{TextInput, TextOptions};
+use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
 use crate::node::GraphType;
 use crate::services::Embeddings;
@@ -120,10 +121,25 @@ fn no_family(found: &[TextEncoderKind], kind: &str) -> Error {
 /// One text encoder.
 #[derive(Clone)]
 pub struct ClipEncoder {
-    /// Network and weights.
+    /// Network and weights, patched.
     pub part: TextPart,
+    /// The weights as they are in the file, and the patches on them.
+    pub patched: PatchedWeights,
     /// Tokenizer and chunk layout.
     pub prompts: PromptEncoding,
+}
+
+impl ClipEncoder {
+    /// The same encoder with one more set of patches on its weights.
+    ///
+    /// # Errors
+    /// If an adapter holds what is no number.
+    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Result<Self> {
+        let patched = self.patched.with(set);
+        let weights = patched.weights().map_err(Error::other)?;
+        let part = self.part.with_weights(weights).map_err(Error::other)?;
+        Ok(Self { part, patched, prompts: self.prompts.clone() })
+    }
 }
 
 /// The text encoders of one model family. Weights are shared, so a copy costs nothing.
@@ -185,7 +201,9 @@ impl Clip {
                 _ => Vocabulary::Clip,
             };
             let prompts = PromptEncoding::weighted(vocabulary.tokenizer(), family.layout(part.kind));
-            Ok(ClipEncoder { part, prompts })
+            let prefix = format!("{}.transformer.", part.kind.name());
+            let patched = PatchedWeights::new(part.weights.clone(), &prefix, super::PATCH_CACHE_BYTES);
+            Ok(ClipEncoder { part, patched, prompts })
         });
         let encoders = encoders.collect::<Result<_>>()?;
         Ok(Self { family, encoders, layer: None, padding: Padding::default(), embeddings })

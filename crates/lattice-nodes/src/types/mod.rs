@@ -16,6 +16,9 @@ pub use guider::Guider;
 pub use model::{Conditioning, Model};
 pub use vae::{PixelSpace, Vae, crop_to_multiple};
 
+/// Patched weights of earlier combinations that a model keeps, for switching between adapters.
+pub(crate) const PATCH_CACHE_BYTES: usize = 1 << 30;
+
 /// Memory of a tensor's elements.
 pub fn tensor_bytes(tensor: &Tensor) -> usize {
     tensor.elem_count() * tensor.dtype().size_in_bytes()

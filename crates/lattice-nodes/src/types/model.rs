@@ -7,6 +7,7 @@ use lattice_diffusion::model::NetworkModel;
 use lattice_diffusion::model_sampling::SigmaMapKind;
 use lattice_diffusion::{ModelSampling, Prediction, SamplingSettings, conditioning};
 use lattice_models::detect::{self, DiffusionPart, ModelSpec};
+use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
 use crate::node::GraphType;
 use crate::{Error, Result};
@@ -14,8 +15,10 @@ use crate::{Error, Result};
 /// A diffusion model: base weights and the changes that nodes made, both shared. A copy costs nothing.
 #[derive(Clone)]
 pub struct Model {
-    /// The network as it is in the file, with its weights by name.
+    /// The network with its weights by name, patched.
     pub part: Arc<DiffusionPart>,
+    /// The weights as they are in the file, and the patches on them.
+    pub patched: PatchedWeights,
     /// Noise levels and prediction type: the family's, or what a node put in their place.
     pub settings: SamplingSettings,
     /// The network as guidance sees it, and changes to guidance.
@@ -34,7 +37,20 @@ impl Model {
     pub fn new(part: Arc<DiffusionPart>) -> Result<Self> {
         let settings = family_settings(&part.spec);
         let guided = guidance::Model::new(Arc::new(network(&part, &settings)?));
-        Ok(Self { part, settings, guided })
+        let patched = PatchedWeights::new(part.weights.clone(), "diffusion_model.", super::PATCH_CACHE_BYTES);
+        Ok(Self { part, patched, settings, guided })
+    }
+
+    /// The same model with one more set of patches on its weights. Only tensors that no earlier combination had are
+    /// computed.
+    ///
+    /// # Errors
+    /// If an adapter holds what is no number.
+    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Result<Self> {
+        let patched = self.patched.with(set);
+        let weights = patched.weights().map_err(Error::other)?;
+        let part = Arc::new(self.part.with_weights(weights).map_err(Error::other)?);
+        Ok(Self { patched, ..self.with_part(part)? })
     }
 
     /// Facts of the family.
