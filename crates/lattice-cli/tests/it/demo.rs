@@ -1,28 +1,6 @@
-//! `lattice run` from a file to a picture, through the built program.
+//! The demo model: reference pictures, changes from the command line, refusals, listings.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-
-fn project(path: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
-}
-
-fn lattice(base: &Path, args: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_lattice"))
-        .current_dir(base)
-        .args(args)
-        .output()
-        .expect("the program starts")
-}
-
-fn pixels(file: &Path) -> (usize, usize, Vec<u8>) {
-    let bytes = std::fs::read(file).unwrap();
-    let decoded = lattice_media::decode::decode(&bytes, lattice_media::Limits::default()).unwrap();
-    let image = decoded.image().unwrap();
-    let (_, height, width, _) = image.dims4().unwrap();
-    let values = image.flatten_all().unwrap().to_vec1::<f32>().unwrap();
-    (width, height, values.iter().map(|v| (v * 255.0).round() as u8).collect())
-}
+use crate::common::{lattice, pixels, project};
 
 /// The reference picture of a workflow of the demo model: 99.9 % of the values within 2 of 255.
 fn equals_reference(name: &str) {
