@@ -25,7 +25,7 @@ impl<'a> StoredRows<'a> {
 
     /// `dst[p * ld + i] = row (row + i) at k0 + p`.
     #[inline(always)]
-    fn pack_rows<S: Simd>(
+    pub(crate) fn pack_rows<S: Simd>(
         &self,
         s: S,
         row: usize,

@@ -2,6 +2,8 @@
 
 mod geometry;
 mod patches;
+mod tiles;
+mod winograd;
 
 use rayon::prelude::*;
 
@@ -20,7 +22,12 @@ use patches::Patches;
 ///
 /// `out` is written without being read.
 pub(crate) fn conv2d(g: &Geometry, x: &[f32], weight: &Weight, bias: Option<&[f32]>, out: &mut [f32]) {
-    if !out.is_empty() {
+    if out.is_empty() {
+        return;
+    }
+    if winograd::suits(g) {
+        winograd::conv2d(g, x, weight, bias, out);
+    } else {
         implicit_gemm(g, x, weight, bias, out);
     }
 }

@@ -92,7 +92,7 @@ impl Right for Patches<'_> {
 
 /// `dst[i] = row[x + i * stride - before]`, zero outside the row.
 #[inline(always)]
-fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride: usize, dst: &mut [f32]) {
+pub(super) fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride: usize, dst: &mut [f32]) {
     // The outputs lo..hi see the row itself.
     let lo = before.saturating_sub(x).div_ceil(stride).min(dst.len());
     let hi = (row.len() + before).saturating_sub(x).div_ceil(stride).clamp(lo, dst.len());
