@@ -97,3 +97,45 @@ fn listings() {
     assert!(text(&["nodes", "KSampler"]).contains("\"sampler_name\""));
     assert!(text(&["config"]).contains("baseDir"));
 }
+
+#[test]
+fn an_editor_workflow_gives_the_same_picture() {
+    let base = tempfile::tempdir().unwrap();
+    let run = |file: &str| {
+        let workflow = project(file);
+        let output =
+            lattice(base.path(), &["run", workflow.to_str().unwrap(), "--set", "KSampler.steps=2", "-q"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        pixels(&base.path().join(String::from_utf8(output.stdout).unwrap().trim()))
+    };
+    assert_eq!(run("examples/emoji.workflow.json"), run("examples/emoji.json"));
+}
+
+#[test]
+fn killed_at_any_moment_every_file_is_whole() {
+    let base = tempfile::tempdir().unwrap();
+    let prompt = serde_json::json!({
+        "i": {"class_type": "EmptyImage", "inputs": {"width": 700, "height": 500, "batch_size": 12, "color": 1234567}},
+        "s": {"class_type": "SaveImage", "inputs": {"images": ["i", 0], "filename_prefix": "p"}},
+    });
+    std::fs::write(base.path().join("p.json"), prompt.to_string()).unwrap();
+    let mut seen = 0;
+    for moment in 0..24u64 {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_lattice"))
+            .current_dir(base.path())
+            .args(["run", "p.json", "-q"])
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(moment * 9));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let Ok(entries) = std::fs::read_dir(base.path().join("output")) else { continue };
+        let files: Vec<_> = entries.map(|e| e.unwrap().path()).collect();
+        for file in files.iter().filter(|f| f.extension().is_some_and(|e| e == "png")) {
+            assert_eq!((pixels(file).0, pixels(file).1), (700, 500), "{}", file.display());
+        }
+        seen = files.len();
+    }
+    assert!(seen > 0, "no run came as far as writing a file");
+}
