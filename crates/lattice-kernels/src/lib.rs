@@ -7,6 +7,7 @@
 #![allow(clippy::inline_always)]
 
 mod activation;
+mod attention;
 mod conv;
 mod gemm;
 mod linear;

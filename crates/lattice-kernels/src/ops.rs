@@ -1,16 +1,75 @@
 //! Operations without parameters: attention, activations, resampling.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Result, Tensor, bail};
 
 use crate::activation::Activation;
+use crate::attention::{Attention, Bias, Sequence};
 use crate::pointwise;
-use crate::tensor::{filled, on_cpu, with_slice};
+use crate::tensor::{filled, on_cpu, with_rows, with_slice};
 
 /// Scaled dot-product attention (Vaswani et al. 2017, eq. 1), softmax(q k^T * scale + bias) v.
 ///
 /// `q` [B, Lq, H*W], `k`, `v` [B, Lk, H*W] with `heads` = H side by side on the last axis; result [B, Lq, H*W].
 /// `bias` is added to the scores and broadcasts to [B, H, Lq, Lk]; `causal` masks keys after the query.
+/// On the CPU memory does not grow with Lq * Lk, and a query without any key that is not masked gets zeros.
+///
+/// # Errors
+/// If the shapes do not fit each other.
 pub fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    scale: f32,
+    bias: Option<&Tensor>,
+    causal: bool,
+) -> Result<Tensor> {
+    let (batch, queries, all) = q.dims3()?;
+    let keys = k.dim(1)?;
+    if heads == 0 || !all.is_multiple_of(heads) || k.dims() != [batch, keys, all] || v.dims() != k.dims() {
+        bail!(
+            "attention of {heads} heads cannot take q {:?}, k {:?}, v {:?}",
+            q.shape(),
+            k.shape(),
+            v.shape()
+        )
+    }
+    if !on_cpu(q) {
+        return attention_device(q, k, v, heads, scale, bias, causal);
+    }
+    let bias = bias.map(|b| b.broadcast_as((batch, heads, queries, keys))).transpose()?;
+    let q_tensor = q;
+    with_rows(q, |q, [q_batch, q_row]| {
+        with_rows(k, |k, [k_batch, k_row]| {
+            with_rows(v, |v, [v_batch, v_row]| {
+                let attend = |bias: Option<Bias<'_>>| {
+                    let attention = Attention {
+                        q: Sequence { data: q, batch: q_batch, row: q_row },
+                        k: Sequence { data: k, batch: k_batch, row: k_row },
+                        v: Sequence { data: v, batch: v_batch, row: v_row },
+                        batch,
+                        heads,
+                        width: all / heads,
+                        queries,
+                        keys,
+                        scale,
+                        bias,
+                        causal,
+                    };
+                    // SAFETY: `run` writes every row of every head.
+                    unsafe { filled((batch, queries, all), q_tensor, |out| attention.run(out)) }
+                };
+                match &bias {
+                    Some(b) => with_rows(b, |data, steps| attend(Some(Bias { data, steps }))),
+                    None => attend(None),
+                }
+            })
+        })
+    })
+}
+
+/// The same with candle's operations, for devices other than the CPU.
+fn attention_device(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,

@@ -15,6 +15,25 @@ pub(crate) fn with_slice<T>(x: &Tensor, f: impl FnOnce(&[f32]) -> Result<T>) -> 
     f(&all[start..start + x.elem_count()])
 }
 
+/// Calls `f` with the elements of an f32 CPU tensor of N + 1 axes, from its first on, and the steps of its first N axes;
+/// the last axis lies contiguously (the tensor is copied first only if it does not). Views of rows, such as the parts
+/// of a joint projection, and broadcast axes (step 0) stay as they are.
+pub(crate) fn with_rows<const N: usize, T>(
+    x: &Tensor,
+    f: impl FnOnce(&[f32], [usize; N]) -> Result<T>,
+) -> Result<T> {
+    let x = if x.stride().last() == Some(&1) { x.clone() } else { x.contiguous()? };
+    let (storage, layout) = x.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(all)) = &*storage else {
+        bail!("the CPU kernels take f32 tensors, got {:?} on {:?}", x.dtype(), x.device())
+    };
+    let Some((steps, _)) = layout.stride().split_first_chunk::<N>() else {
+        bail!("{} axes where {} are needed", x.rank(), N + 1)
+    };
+    // A view without elements may start anywhere.
+    f(all.get(layout.start_offset()..).unwrap_or_default(), *steps)
+}
+
 /// Whether the kernels of this crate run the tensor's operations; on other devices candle's own do.
 pub(crate) fn on_cpu(x: &Tensor) -> bool {
     x.device().is_cpu()

@@ -74,6 +74,19 @@ pub(crate) fn exp<S: Simd>(s: S, x: S::V) -> S::V {
     s.if_less(s.splat(HIGHEST), x, s.splat(f32::INFINITY), y)
 }
 
+/// e^x for x <= 0, as [`exp`]: half the work, for the exponents of a softmax.
+#[inline(always)]
+pub(crate) fn exp_nonpositive<S: Simd>(s: S, x: S::V) -> S::V {
+    const LOWEST: f32 = -87.336_54; // ln(smallest normal)
+    let clamped = s.max(s.splat(LOWEST), x);
+    let n = s.round(s.mul(clamped, s.splat(std::f32::consts::LOG2_E)));
+    let r = s.fma(n, s.splat(-0.693_359_375), clamped);
+    let r = s.fma(n, s.splat(2.121_944_4e-4), r);
+    let p = horner(s, r, EXP);
+    let p = s.add(s.fma(s.mul(r, r), p, r), s.splat(1.0));
+    s.if_less(x, s.splat(LOWEST), s.zero(), s.mul(p, s.exp2i(n)))
+}
+
 /// 1 / (1 + e^-x). Relative error below 4e-7 for x >= -87, 0 below.
 #[inline(always)]
 pub(crate) fn sigmoid<S: Simd>(s: S, x: S::V) -> S::V {
@@ -165,6 +178,7 @@ mod tests {
                         4 => erf(s, v),
                         5 => gelu(s, v),
                         6 => gelu_tanh(s, v),
+                        8 => exp_nonpositive(s, v),
                         _ => quick_gelu(s, v),
                     };
                     s.store_n(o.as_mut_ptr(), x.len(), y);
@@ -223,6 +237,7 @@ mod tests {
     #[test]
     fn errors_are_as_stated() {
         sweep(0, -87.3, 88.7, |_, y| 2e-7 * y, f64::exp);
+        sweep(8, -87.3, 0.0, |_, y| 2e-7 * y, f64::exp);
         sweep(1, -87.0, 90.0, |_, y| 4e-7 * y, |x| 1.0 / (1.0 + (-x).exp()));
         sweep(2, -87.0, 90.0, |_, y| 4e-7 * y.abs(), |x| x / (1.0 + (-x).exp()));
         sweep(3, -12.0, 12.0, |_, y| 4e-7 * y.abs(), f64::tanh);
@@ -244,6 +259,9 @@ mod tests {
             let y = level.run(Sweep { function: 0, x: &x });
             assert_eq!(&y[..6], &[0.0, 0.0, 1.0, 1.0, inf, inf], "{level:?}");
             assert!(y[6].is_nan(), "{level:?}");
+            let y = level.run(Sweep { function: 8, x: &[f32::NEG_INFINITY, -1000.0, 0.0, f32::NAN] });
+            assert_eq!(&y[..3], &[0.0, 0.0, 1.0], "{level:?}");
+            assert!(y[3].is_nan(), "{level:?}");
             let y = level.run(Sweep { function: 3, x: &x });
             assert_eq!(&y[..6], &[-1.0, -1.0, 0.0, 0.0, 1.0, 1.0], "{level:?}");
             let y = level.run(Sweep { function: 5, x: &x[1..5] });
