@@ -12,6 +12,7 @@ mod conv;
 mod gemm;
 mod linear;
 pub mod nn;
+mod norm;
 pub mod ops;
 mod pointwise;
 pub mod quant;

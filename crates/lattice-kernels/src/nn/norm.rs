@@ -1,8 +1,10 @@
 //! Normalisation layers.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, Result, Tensor, bail};
 
 use crate::Weight;
+use crate::norm::{self, Statistic};
+use crate::tensor::{filled, on_cpu, with_slice};
 
 /// Group normalisation (Wu & He 2018) over [B, C, ...], optionally followed by SiLU.
 #[derive(Clone, Debug)]
@@ -20,7 +22,48 @@ impl GroupNorm {
     }
 
     /// Normalises x [B, C, ...].
+    ///
+    /// # Errors
+    /// If x has not as many channels as the gain, or they do not divide into the groups.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, false)
+    }
+
+    /// SiLU of [`Self::forward`].
+    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
+        self.run(x, true)
+    }
+
+    fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let (gain, shift) = (&self.weight, &self.bias);
+        let &[_, channels, ref rest @ ..] = x.dims() else {
+            bail!("group normalisation takes [B, C, ...], got {:?}", x.shape())
+        };
+        if self.groups == 0
+            || !channels.is_multiple_of(self.groups)
+            || gain.elem_count() != channels
+            || shift.elem_count() != channels
+        {
+            bail!("gain {:?} in {} groups cannot take {:?}", gain.shape(), self.groups, x.shape())
+        }
+        if !on_cpu(x) {
+            let y = self.forward_device(x)?;
+            return if silu { y.silu() } else { Ok(y) };
+        }
+        let pixels = rest.iter().product();
+        let (gain, shift) = (gain.f32_cached(), shift.f32_cached());
+        with_slice(x, |data| {
+            let sizes = [channels, self.groups];
+            let fill = |out: &mut [f32]| {
+                norm::group_norm(data, sizes, [&gain, &shift], self.eps, silu, pixels, out);
+            };
+            // SAFETY: `group_norm` writes every element of every group.
+            unsafe { filled(x.shape(), x, fill) }
+        })
+    }
+
+    /// The same with candle's operations, for devices other than the CPU.
+    fn forward_device(&self, x: &Tensor) -> Result<Tensor> {
         let (b, c) = (x.dim(0)?, x.dim(1)?);
         let g = x.reshape((b, self.groups, ()))?;
         let g = g.broadcast_sub(&g.mean_keepdim(2)?)?;
@@ -30,11 +73,30 @@ impl GroupNorm {
         let bias = self.bias.to_tensor(x.device())?.reshape((1, c, 1))?;
         y.broadcast_mul(&w)?.broadcast_add(&bias)?.reshape(x.shape())
     }
+}
 
-    /// SiLU of [`Self::forward`].
-    pub fn forward_silu(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward(x)?.silu()
+/// Normalises the rows of x by a statistic of each, on the CPU.
+fn normalise_rows(
+    x: &Tensor,
+    statistic: Statistic,
+    gain: Option<&Weight>,
+    shift: Option<&Weight>,
+    eps: f64,
+) -> Result<Tensor> {
+    let width = x.dim(D::Minus1)?;
+    for weight in [gain, shift].into_iter().flatten() {
+        if weight.elem_count() != width {
+            bail!("gain or shift {:?} cannot take {:?}", weight.shape(), x.shape())
+        }
     }
+    let (gain, shift) = (gain.map(Weight::f32_cached), shift.map(Weight::f32_cached));
+    with_slice(x, |data| {
+        let fill = |out: &mut [f32]| {
+            norm::rows(data, width, statistic, gain.as_deref(), shift.as_deref(), eps, out);
+        };
+        // SAFETY: `rows` writes every element of every row.
+        unsafe { filled(x.shape(), x, fill) }
+    })
 }
 
 /// Layer normalisation (Ba et al. 2016) over the last axis, with or without gain and bias.
@@ -52,7 +114,18 @@ impl LayerNorm {
     }
 
     /// Normalises x [.., width].
+    ///
+    /// # Errors
+    /// If x has another width than gain and bias.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if !on_cpu(x) {
+            return self.forward_device(x);
+        }
+        normalise_rows(x, Statistic::Layer, self.weight.as_ref(), self.bias.as_ref(), self.eps)
+    }
+
+    /// The same with candle's operations, for devices other than the CPU.
+    fn forward_device(&self, x: &Tensor) -> Result<Tensor> {
         let c = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
         let var = c.sqr()?.mean_keepdim(D::Minus1)?;
         let mut y = c.broadcast_div(&(var + self.eps)?.sqrt()?)?;
@@ -80,7 +153,18 @@ impl RmsNorm {
     }
 
     /// Normalises x [.., width].
+    ///
+    /// # Errors
+    /// If x has another width than the gain.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if !on_cpu(x) {
+            return self.forward_device(x);
+        }
+        normalise_rows(x, Statistic::RootMeanSquare, self.weight.as_ref(), None, self.eps)
+    }
+
+    /// The same with candle's operations, for devices other than the CPU.
+    fn forward_device(&self, x: &Tensor) -> Result<Tensor> {
         let ms = x.sqr()?.mean_keepdim(D::Minus1)?;
         let y = x.broadcast_div(&(ms + self.eps)?.sqrt()?)?;
         match &self.weight {
