@@ -80,10 +80,10 @@ fn grid(parts: usize, outputs: usize, pixels: usize, k: usize) -> (usize, usize)
     if threads == 1 {
         return (1, 1);
     }
-    let work = outputs.saturating_mul(pixels).saturating_mul(k) / SMALL;
+    let work = parts.saturating_mul(outputs).saturating_mul(pixels).saturating_mul(k) / SMALL;
     // A few tasks per thread even out cores that are slowed down by others.
-    let wanted = (4 * threads).div_ceil(parts).min(work.max(1));
-    let columns = (pixels / PIXELS).clamp(1, wanted);
-    let rows = (outputs / CHANNELS).clamp(1, wanted.div_ceil(columns));
+    let tasks = |per_thread: usize, given: usize| (per_thread * threads).min(work.max(1)).div_ceil(given);
+    let columns = (pixels / PIXELS).clamp(1, tasks(4, parts));
+    let rows = (outputs / CHANNELS).clamp(1, tasks(2, parts * columns));
     (rows, columns)
 }

@@ -61,6 +61,11 @@ impl<'a> Patches<'a> {
 }
 
 impl Right for Patches<'_> {
+    /// Some channels at a time: a panel sees little of each channel, and the next panel's part lies next to it.
+    fn step(&self) -> usize {
+        4 * self.kernel[0] * self.kernel[1]
+    }
+
     #[inline(always)]
     fn pack<S: Simd>(&self, s: S, k0: usize, k: usize, col: usize, cols: usize, dst: &mut [f32]) {
         let ([h, w], [kh, kw]) = (self.size, self.kernel);
@@ -105,6 +110,8 @@ pub(super) fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride
     let to = &mut dst[lo..hi];
     if stride == 1 {
         copy(s, &from[..hi - lo], to);
+    } else if stride == 2 {
+        copy_evens(s, &from[..2 * (hi - lo) - 1], to);
     } else {
         for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
             *to = *from;
@@ -120,5 +127,26 @@ fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
         let n = (len - i).min(S::LANES);
         // SAFETY: elements i..i + n of both slices.
         unsafe { s.store_n(to.as_mut_ptr().add(i), n, s.load_n(from.as_ptr().add(i), n)) };
+    }
+}
+
+/// `to[i] = from[2 * i]`.
+#[inline(always)]
+fn copy_evens<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
+    let (len, all) = (to.len(), from.len());
+    assert!(2 * len <= all + 1);
+    for i in (0..len).step_by(S::LANES) {
+        let n = (len - i).min(S::LANES);
+        let second = 2 * i + S::LANES;
+        // SAFETY: elements 2 i.. and second.. of `from`, as many as there are; elements i..i + n of `to`.
+        unsafe {
+            let a = s.load_n(from.as_ptr().add(2 * i), (all - 2 * i).min(S::LANES));
+            let b = if second < all {
+                s.load_n(from.as_ptr().add(second), (all - second).min(S::LANES))
+            } else {
+                s.zero()
+            };
+            s.store_n(to.as_mut_ptr().add(i), n, s.evens(a, b));
+        }
     }
 }

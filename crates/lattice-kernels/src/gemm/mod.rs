@@ -182,10 +182,14 @@ fn slab<S: Simd, L: Left, R: Right>(
         let (left, sums) = rest.split_at_mut(left_len);
         let k_blocks = split(ks.len(), ks.len().div_ceil(KC), 1);
         for kb in k_blocks.clone() {
-            for (index, panel) in panels.iter().enumerate() {
-                let at = (kb.start * panels.len() + index * kb.len()) * S::NR;
-                let dst = &mut right[at..at + kb.len() * S::NR];
-                p.right.pack(s, ks.start + kb.start, kb.len(), panel.col, panel.cols, dst);
+            let step = p.right.step().clamp(1, kb.len().max(1));
+            for k in (0..kb.len()).step_by(step) {
+                let steps = step.min(kb.len() - k);
+                for (index, panel) in panels.iter().enumerate() {
+                    let at = (kb.start * panels.len() + index * kb.len() + k) * S::NR;
+                    let dst = &mut right[at..at + steps * S::NR];
+                    p.right.pack(s, ks.start + kb.start + k, steps, panel.col, panel.cols, dst);
+                }
             }
         }
         for r in split(rows.len(), rows.len().div_ceil(row_block), 1) {

@@ -12,6 +12,12 @@ pub(crate) trait Left: Sync {
 
 /// The right operand B [k, n].
 pub(crate) trait Right: Sync {
+    /// Steps of k that are packed for all panels of a slab before the next ones: few where rows of B lie contiguously,
+    /// so that memory is read in order.
+    fn step(&self) -> usize {
+        usize::MAX
+    }
+
     /// Writes `dst[p * NR + j] = B[k0 + p, col + j]` for j < cols, p < k, and zeros for cols <= j < NR.
     ///
     /// `dst` holds `k * NR` elements.

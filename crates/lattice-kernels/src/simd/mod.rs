@@ -90,6 +90,8 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Sum of the lanes.
     fn sum(self, a: Self::V) -> f32;
+    /// Lanes 0, 2, 4.. of `a`, then those of `b`.
+    fn evens(self, a: Self::V, b: Self::V) -> Self::V;
 
     /// Transposes an 8x8 block: `dst[j * ld_dst + i] = src[i * ld_src + j]`.
     ///

@@ -87,6 +87,7 @@ impl Simd for Neon {
         fn if_less(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t =
             vbslq_f32(vcltq_f32(a, b), yes, no);
         fn sum(a: float32x4_t) -> f32 = vaddvq_f32(a);
+        fn evens(a: float32x4_t, b: float32x4_t) -> float32x4_t = vuzp1q_f32(a, b);
     }
 
     #[inline(always)]

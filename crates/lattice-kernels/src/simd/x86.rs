@@ -107,6 +107,9 @@ impl Simd for Avx2 {
             let x = _mm_add_ps(x, _mm_movehl_ps(x, x));
             _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)))
         };
+        // Even lanes of each half, then the halves' quarters in order.
+        fn evens(a: __m256, b: __m256) -> __m256 = _mm256_castpd_ps(_mm256_permute4x64_pd::<0b11_01_10_00>(
+            _mm256_castps_pd(_mm256_shuffle_ps::<0b10_00_10_00>(a, b))));
     }
 
     #[inline(always)]
@@ -164,6 +167,8 @@ impl Simd for Avx512 {
         fn if_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes);
         fn sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
+        fn evens(a: __m512, b: __m512) -> __m512 = _mm512_permutex2var_ps(
+            a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
     }
 
     #[inline(always)]
