@@ -41,7 +41,7 @@ pub(crate) fn models(host: &Host, kind: Option<&str>) -> Result<ExitCode> {
 }
 
 /// Bytes for people.
-fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     if bytes >= 1 << 30 {
         format!("{:.2} GiB", bytes as f64 / f64::from(1 << 30))
     } else {

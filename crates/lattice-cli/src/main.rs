@@ -4,6 +4,7 @@ mod config;
 #[cfg(feature = "demo-model")]
 mod demo;
 mod host;
+mod inspect;
 mod listing;
 mod model_paths;
 mod overrides;
@@ -75,6 +76,14 @@ enum Command {
         /// Print the declaration of one node (as /object_info does).
         class: Option<String>,
     },
+    /// Say what a model file holds: family, parts, storage types, sizes, metadata.
+    Inspect {
+        /// Model file of any format, or a diffusers folder.
+        file: PathBuf,
+        /// List every tensor.
+        #[arg(long)]
+        tensors: bool,
+    },
     /// Print the default settings, commented; a good start for a lattice.dhall.
     Config,
 }
@@ -129,6 +138,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Run(args) => run::run(host, &args),
         Command::Models { kind } => listing::models(&host, kind.as_deref()),
         Command::Nodes { coverage, class } => listing::nodes(&host, coverage, class.as_deref()),
+        Command::Inspect { file, tensors } => inspect::inspect(&file, tensors),
         Command::Config => Ok(ExitCode::SUCCESS),
     }
 }

@@ -10,8 +10,7 @@ pub struct FileError {
     pub file: String,
     /// Full name of the tensor at fault.
     pub tensor: Option<String>,
-    /// What is wrong.
-    #[source]
+    /// What is wrong. Not a source: the message says it already, and chains of causes would say it twice.
     pub cause: Cause,
 }
 

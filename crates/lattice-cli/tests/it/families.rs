@@ -143,3 +143,25 @@ fn adapters_and_tiles() {
     let off = tiled.iter().zip(&without).filter(|(a, b)| a.abs_diff(**b) > 1).count();
     assert_eq!(off, 0, "a tile that holds the whole picture changes nothing");
 }
+
+#[test]
+fn inspect_says_what_a_file_is() {
+    let base = tempfile::tempdir().unwrap();
+    make(base.path(), "sdxl", "checkpoints");
+    make(base.path(), "lora_sd15_kohya", "loras");
+    make(base.path(), "vae_flux", "vae");
+    let text = |file: &str| {
+        let output = lattice(base.path(), &["inspect", file, "--tensors"]);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let sdxl = text("models/checkpoints/sdxl.safetensors");
+    assert!(sdxl.contains("diffusion model: SDXL, stored as F16"), "{sdxl}");
+    assert!(sdxl.contains("text encoder: clip_g") && sdxl.contains("input_blocks.0.0.weight"), "{sdxl}");
+    assert!(text("models/loras/lora_sd15_kohya.safetensors").contains("adapter (LoRA or its kin)"));
+    assert!(text("models/vae/vae_flux.safetensors").contains("VAE: 16 latent channels"));
+    std::fs::write(base.path().join("text.safetensors"), "hello, this is no model").unwrap();
+    let refused = lattice(base.path(), &["inspect", "text.safetensors"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("text.safetensors"));
+}
