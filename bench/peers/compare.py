@@ -1,0 +1,199 @@
+"""Times the kernels and PyTorch on the same shapes, turn by turn, and prints torch's time divided by ours.
+
+Run through compare.sh, which builds the one and installs the other.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import time
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a few shapes of each kind")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after a warm-up")
+    parser.add_argument("--filter", default="", help="only cases whose line contains this")
+    parser.add_argument("--ours", required=True, help="the built example `shapes`")
+    parser.add_argument("--json", required=True, help="where the table goes")
+    return parser.parse_args()
+
+
+class Ours:
+    """The example `shapes`, which answers one case per line."""
+
+    def __init__(self, program, threads):
+        self.process = subprocess.Popen(
+            [program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ, RAYON_NUM_THREADS=str(threads)),
+        )
+
+    def time(self, case, warmup, runs):
+        _, operation, dtype, sizes = case
+        words = [operation, dtype, warmup, runs, *sizes]
+        self.process.stdin.write(" ".join(map(str, words)) + "\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+
+def peer(torch, case):
+    """PyTorch's way of doing it: a function without arguments."""
+    functional = torch.nn.functional
+    _, operation, _, d = case
+    random = torch.randn
+    if operation in ("linear", "gelu_linear", "geglu_linear"):
+        rows, k, n = d
+        x, w, b = random(rows, k), random(n, k) / math.sqrt(k), random(n)
+        if operation == "linear":
+            return lambda: functional.linear(x, w, b)
+        if operation == "gelu_linear":
+            return lambda: functional.gelu(functional.linear(x, w, b), approximate="tanh")
+
+        def geglu_linear():
+            value, gate = functional.linear(x, w, b).chunk(2, -1)
+            return value * functional.gelu(gate)
+
+        return geglu_linear
+    if operation == "attention":
+        batch, heads, queries, keys, width = d
+        q, k, v = (random(batch, length, heads * width) for length in (queries, keys, keys))
+
+        def attention():
+            split = lambda t: t.view(batch, -1, heads, width).transpose(1, 2)
+            y = functional.scaled_dot_product_attention(split(q), split(k), split(v))
+            return y.transpose(1, 2).reshape(batch, queries, heads * width)
+
+        return attention
+    if operation == "conv":
+        batch, inputs, outputs, height, width, kernel, stride = d
+        x = random(batch, inputs, height, width)
+        w = random(outputs, inputs, kernel, kernel) / math.sqrt(inputs * kernel * kernel)
+        b = random(outputs)
+        return lambda: functional.conv2d(x, w, b, stride=stride, padding=kernel // 2)
+    x = random(*d)
+    if operation == "groupnorm_silu":
+        gain = random(d[1])
+        return lambda: functional.silu(functional.group_norm(x, 32, gain, gain))
+    if operation == "layernorm":
+        gain = random(d[1])
+        return lambda: functional.layer_norm(x, (d[1],), gain, gain)
+    if operation == "geglu":
+
+        def geglu():
+            value, gate = x.chunk(2, -1)
+            return value * functional.gelu(gate)
+
+        return geglu
+    if operation == "gelu":
+        return lambda: functional.gelu(x)
+    raise ValueError(operation)
+
+
+def flops(case):
+    """Multiplications and additions of the definition, or None where they are not what bounds the time."""
+    _, operation, _, d = case
+    if operation.endswith("linear"):
+        return 2 * d[0] * d[1] * d[2]
+    if operation == "attention":
+        return 4 * math.prod(d)
+    if operation == "conv":
+        batch, inputs, outputs, height, width, kernel, stride = d
+        return 2 * batch * inputs * outputs * (height // stride) * (width // stride) * kernel**2
+    return None
+
+
+def kind(case):
+    """The heading of the summary under which a case counts."""
+    _, operation, dtype, d = case
+    if operation == "conv":
+        return f"conv {d[5]}x{d[5]}" + (f" stride {d[6]}" if d[6] > 1 else "")
+    if operation == "attention":
+        return "self-attention" if d[2] == d[3] else "cross-attention"
+    return operation if dtype == "f32" else f"{operation} {dtype}"
+
+
+def cpu_name():
+    try:
+        with open("/proc/cpuinfo") as lines:
+            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def main():
+    args = arguments()
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)
+    import torch
+
+    import shapes
+
+    torch.set_num_threads(args.threads)
+    torch.set_grad_enabled(False)
+    ours = Ours(args.ours, args.threads)
+    rows = []
+    for case in shapes.quick_cases() if args.quick else shapes.all_cases():
+        model, operation, dtype, sizes = case
+        name = f"{operation} {dtype} {'x'.join(map(str, sizes))}"
+        if args.filter not in f"{model} {name}":
+            continue
+        run = peer(torch, case)
+        run()
+        ours.time(case, 1, 1)
+        torch_times, our_times = [], []
+        for _ in range(args.runs):
+            start = time.perf_counter()
+            run()
+            torch_times.append(time.perf_counter() - start)
+            # Torch's threads spin for a while before they sleep.
+            time.sleep(0.02)
+            our_times += ours.time(case, 0, 1)
+        theirs, own = statistics.median(torch_times), statistics.median(our_times)
+        work = flops(case)
+        rate = lambda seconds: f"{work / seconds / 1e9:5.0f} GF/s" if work else " " * 10
+        print(
+            f"{model:10} {name:44} torch {theirs * 1e3:9.2f} ms {rate(theirs)}"
+            f"  ours {own * 1e3:9.2f} ms {rate(own)}  ratio {theirs / own:6.2f}",
+            flush=True,
+        )
+        rows.append(
+            {
+                "model": model,
+                "kind": kind(case),
+                "operation": operation,
+                "dtype": dtype,
+                "sizes": sizes,
+                "torch_seconds": theirs,
+                "our_seconds": own,
+                "ratio": theirs / own,
+            }
+        )
+    groups = {}
+    for row in rows:
+        groups.setdefault(row["kind"], []).append(row["ratio"])
+    print("\ngeometric mean of the ratios (least)")
+    summary = {}
+    for name, ratios in groups.items():
+        summary[name] = {"mean": statistics.geometric_mean(ratios), "least": min(ratios), "cases": len(ratios)}
+        print(f"{name:24} {summary[name]['mean']:6.2f} ({min(ratios):.2f} of {len(ratios)})")
+    table = {
+        "cpu": cpu_name(),
+        "threads": args.threads,
+        "torch": torch.__version__,
+        "runs": args.runs,
+        "summary": summary,
+        "cases": rows,
+    }
+    with open(args.json, "w") as out:
+        json.dump(table, out, indent=1)
+
+
+if __name__ == "__main__":
+    main()
