@@ -4,6 +4,7 @@ Run through compare.sh, which builds the one and installs the other.
 """
 
 import argparse
+import glob
 import json
 import math
 import os
@@ -18,6 +19,7 @@ def arguments():
     parser.add_argument("--quick", action="store_true", help="a few shapes of each kind")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after a warm-up")
+    parser.add_argument("--cpu-time", action="store_true", help="seconds of processor time, for a busy machine (Linux)")
     parser.add_argument("--filter", default="", help="only cases whose line contains this")
     parser.add_argument("--ours", required=True, help="the built example `shapes`")
     parser.add_argument("--json", required=True, help="where the table goes")
@@ -35,6 +37,17 @@ class Ours:
             text=True,
             env=dict(os.environ, RAYON_NUM_THREADS=str(threads)),
         )
+
+    def cpu_seconds(self):
+        """Processor time of all its threads so far."""
+        tasks = glob.glob(f"/proc/{self.process.pid}/task/*/schedstat")
+        return sum(int(open(task).read().split()[0]) for task in tasks) / 1e9
+
+    def cpu_time(self, case):
+        """Processor time of one run."""
+        start = self.cpu_seconds()
+        self.time(case, 0, 1)
+        return [self.cpu_seconds() - start]
 
     def time(self, case, warmup, runs):
         _, operation, dtype, sizes = case
@@ -138,6 +151,7 @@ def main():
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     ours = Ours(args.ours, args.threads)
+    clock = time.process_time if args.cpu_time else time.perf_counter
     rows = []
     for case in shapes.quick_cases() if args.quick else shapes.all_cases():
         model, operation, dtype, sizes = case
@@ -149,12 +163,12 @@ def main():
         ours.time(case, 1, 1)
         torch_times, our_times = [], []
         for _ in range(args.runs):
-            start = time.perf_counter()
+            start = clock()
             run()
-            torch_times.append(time.perf_counter() - start)
+            torch_times.append(clock() - start)
             # Torch's threads spin for a while before they sleep.
             time.sleep(0.02)
-            our_times += ours.time(case, 0, 1)
+            our_times += ours.cpu_time(case) if args.cpu_time else ours.time(case, 0, 1)
         theirs, own = statistics.median(torch_times), statistics.median(our_times)
         work = flops(case)
         rate = lambda seconds: f"{work / seconds / 1e9:5.0f} GF/s" if work else " " * 10
@@ -188,6 +202,7 @@ def main():
         "threads": args.threads,
         "torch": torch.__version__,
         "runs": args.runs,
+        "clock": "processor time" if args.cpu_time else "wall",
         "summary": summary,
         "cases": rows,
     }

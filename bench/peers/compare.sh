@@ -1,7 +1,7 @@
 #!/bin/sh
 # Times the CPU kernels and PyTorch side by side and prints torch's time divided by ours, per shape.
 #
-#   bench/peers/compare.sh [--quick] [--threads N] [--filter TEXT] [--json FILE]
+#   bench/peers/compare.sh [--quick] [--threads N] [--cpu-time] [--filter TEXT] [--json FILE]
 #
 # PyTorch is installed into bench/peers/.venv at the first run. Set PEERS_PYTHON to use another Python that has it.
 set -eu

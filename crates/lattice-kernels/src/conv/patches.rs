@@ -83,7 +83,9 @@ impl Right for Patches<'_> {
                     _ => dst.fill(0.0),
                 }
             }
-            dst[cols..].fill(0.0);
+            if cols < S::NR {
+                dst[cols..].fill(0.0);
+            }
             kx += 1;
             if kx == kw {
                 (kx, ky) = (0, ky + 1);
@@ -98,11 +100,21 @@ impl Right for Patches<'_> {
 /// `dst[i] = row[x + i * stride - before]`, zero outside the row.
 #[inline(always)]
 pub(super) fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride: usize, dst: &mut [f32]) {
+    // A division by a variable would take as long as copying a panel's row.
+    let steps = |distance: usize| match stride {
+        1 => distance,
+        2 => distance.div_ceil(2),
+        _ => distance.div_ceil(stride),
+    };
     // The outputs lo..hi see the row itself.
-    let lo = before.saturating_sub(x).div_ceil(stride).min(dst.len());
-    let hi = (row.len() + before).saturating_sub(x).div_ceil(stride).clamp(lo, dst.len());
-    dst[..lo].fill(0.0);
-    dst[hi..].fill(0.0);
+    let lo = steps(before.saturating_sub(x)).min(dst.len());
+    let hi = steps((row.len() + before).saturating_sub(x)).clamp(lo, dst.len());
+    if lo > 0 {
+        dst[..lo].fill(0.0);
+    }
+    if hi < dst.len() {
+        dst[hi..].fill(0.0);
+    }
     if lo == hi {
         return;
     }
@@ -134,8 +146,17 @@ fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
 #[inline(always)]
 fn copy_evens<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
     let (len, all) = (to.len(), from.len());
-    assert!(2 * len <= all + 1);
-    for i in (0..len).step_by(S::LANES) {
+    assert!(all == 2 * len - 1);
+    let mut whole = 0;
+    while 2 * (whole + S::LANES) <= all {
+        // SAFETY: elements up to 2 (whole + LANES) of `from` and up to whole + LANES, not above len, of `to`.
+        unsafe {
+            let pair = from.as_ptr().add(2 * whole);
+            s.store(to.as_mut_ptr().add(whole), s.evens(s.load(pair), s.load(pair.add(S::LANES))));
+        }
+        whole += S::LANES;
+    }
+    for i in (whole..len).step_by(S::LANES) {
         let n = (len - i).min(S::LANES);
         let second = 2 * i + S::LANES;
         // SAFETY: elements 2 i.. and second.. of `from`, as many as there are; elements i..i + n of `to`.
