@@ -145,6 +145,11 @@ impl ProgressSnapshot {
         self.log.lock().latest.get(id).cloned()
     }
 
+    /// How many nodes have been touched by now.
+    pub fn touched(&self) -> usize {
+        self.log.lock().latest.len()
+    }
+
     /// All nodes touched so far, in the order of first touch.
     pub fn nodes(&self) -> IndexMap<String, ProgressEntry> {
         let log = self.log.lock();

@@ -1,3 +1,18 @@
-//! HTTP and WebSocket server with a durable queue.
+//! HTTP and WebSocket server with a durable queue: what clients of ComfyUI talk to.
+//!
+//! [`serve`] answers requests and has prompts executed until the process is told to stop. What it serves (node classes,
+//! folders, models) it knows through [`Host`] alone; tensors it never sees.
 
+mod app;
+mod engine;
+mod host;
+mod http;
+mod hub;
+mod listen;
+mod options;
+mod record;
 pub mod store;
+
+pub use app::{ServeError, serve};
+pub use host::{Host, Roots};
+pub use options::{Access, Options, QueuePlace};

@@ -54,6 +54,12 @@ impl FileState {
 }
 
 impl ModelCache {
+    /// Forgets all files. What is in use elsewhere stays there.
+    pub fn clear(&self) {
+        self.checkpoints.lock().clear();
+        self.adapters.lock().clear();
+    }
+
     /// The checkpoint of that name, shared with whoever has it open.
     ///
     /// # Errors

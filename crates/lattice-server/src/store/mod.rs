@@ -4,6 +4,9 @@
 //! the commit is on disk (`synchronous = FULL`), so a burst of prompts costs one sync, not one each. Reads use a
 //! connection of their own and never wait for a sync. With [`Store::in_memory`] the same code runs on a database that
 //! lives and dies with the process.
+//!
+//! Prompts and history entries are kept and handed out as JSON text: a list of thousands is passed on to a client
+//! without being parsed.
 
 mod history;
 mod queue;
@@ -14,12 +17,12 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use rusqlite::Connection;
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
 pub use history::{HistoryEntry, Page};
-pub use queue::{NewPrompt, QueueItem, Recovery};
+pub use queue::{NewPrompt, Number, QueueItem, Recovery};
 
-use writer::Writer;
+use writer::{Durability, Writer};
 
 /// Failure of the database.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +41,12 @@ pub enum StoreError {
         /// Latest version known here.
         known: i64,
     },
+    /// The transaction that a change was part of failed; the log tells why.
+    #[error("the change could not be written to the queue database")]
+    NotCommitted,
+    /// The writer thread could not be started.
+    #[error("queue database: {0}")]
+    Thread(std::io::Error),
     /// The writer has stopped.
     #[error("the queue database is closed")]
     Closed,
@@ -67,9 +76,14 @@ const MIGRATIONS: [&str; 1] = ["
         outputs TEXT NOT NULL
     );
     CREATE INDEX queue_order ON queue (running, number, prompt_id, seq);
+    CREATE INDEX queue_id ON queue (prompt_id);
+    -- The entries have a table of their own, so that finding a page walks a few megabytes, not all of them.
     CREATE TABLE history (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
-        prompt_id TEXT NOT NULL UNIQUE,
+        prompt_id TEXT NOT NULL UNIQUE
+    );
+    CREATE TABLE history_entry (
+        seq INTEGER PRIMARY KEY REFERENCES history (seq) ON DELETE CASCADE,
         entry TEXT NOT NULL
     );
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
@@ -95,23 +109,29 @@ impl Store {
         migrate(&mut connection)?;
         let reader = Connection::open(location)?;
         configure(&reader, memory)?;
-        Ok(Self { writer: Arc::new(Writer::start(connection)), reader: Arc::new(Mutex::new(reader)) })
+        Ok(Self {
+            writer: Arc::new(Writer::start(connection, !memory)?),
+            reader: Arc::new(Mutex::new(reader)),
+        })
     }
 
-    /// The next automatic queue number; durable together with the next change.
-    pub fn next_number(&self) -> Result<i64> {
-        self.writer.run(|tx| {
-            tx.execute(
-                "INSERT INTO counters VALUES ('number', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1",
-                [],
-            )?;
-            Ok(tx.query_row("SELECT value - 1 FROM counters WHERE name = 'number'", [], |r| r.get(0))?)
-        })
+    /// Has `observer` called after every change of the queue with the number of prompts that wait or run; by the
+    /// writer, in the order of the changes and before they are answered. There can be one observer.
+    pub fn on_queue_change(&self, observer: impl Fn(usize) + Send + Sync + 'static) {
+        if !self.writer.observe(observer) {
+            tracing::error!("the queue has an observer already");
+        }
+    }
+
+    /// Uses up an automatic queue number, as a prompt that is refused does.
+    pub fn skip_number(&self) -> Result<()> {
+        self.writer.run(Durability::Later, |tx, _| queue::next_number(tx).map(drop))
     }
 }
 
 fn configure(connection: &Connection, memory: bool) -> Result<()> {
     connection.busy_timeout(std::time::Duration::from_secs(10))?;
+    connection.pragma_update(None, "foreign_keys", true)?;
     if memory {
         connection.pragma_update(None, "synchronous", "OFF")?;
         // Shared-cache readers would otherwise be refused while a change is under way.
@@ -138,9 +158,16 @@ fn migrate(connection: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-fn json_column(row: &rusqlite::Row<'_>, index: usize) -> rusqlite::Result<Json> {
-    let text: String = row.get(index)?;
-    serde_json::from_str(&text).map_err(|e| {
+/// A column that holds JSON.
+fn json_column<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, name: &str) -> rusqlite::Result<T> {
+    let index = row.as_ref().column_index(name)?;
+    let text = row.get_ref(index)?.as_str()?;
+    serde_json::from_str(text).map_err(|e| {
         rusqlite::Error::FromSqlConversionFailure(index, rusqlite::types::Type::Text, Box::new(e))
     })
+}
+
+/// A column that holds JSON, as text.
+fn raw_column(row: &rusqlite::Row<'_>, name: &str) -> rusqlite::Result<Box<RawValue>> {
+    json_column(row, name)
 }

@@ -1,25 +1,36 @@
 //! Prompts that wait or run.
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
-use serde_json::Value as Json;
+use serde_json::value::RawValue;
 
-use super::{HistoryEntry, Result, Store, history, json_column};
+use super::{Durability, HistoryEntry, Result, Store, history, json_column, raw_column};
 
 /// A prompt to queue, already validated.
 #[derive(Clone, Debug)]
 pub struct NewPrompt {
     /// Its id.
     pub prompt_id: String,
-    /// Priority: lower runs first; equal numbers by id.
-    pub number: f64,
+    /// Its place in the queue.
+    pub number: Number,
     /// Socket that gets its events.
     pub client_id: Option<String>,
     /// The prompt after validation.
-    pub prompt: Json,
+    pub prompt: Box<RawValue>,
     /// `extra_data` of the request.
-    pub extra_data: Json,
+    pub extra_data: Box<RawValue>,
     /// Output nodes to execute.
     pub outputs: Vec<String>,
+}
+
+/// The number of a prompt: lower ones run first, equal ones in the order of their ids.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Number {
+    /// The next automatic one.
+    Next,
+    /// The next automatic one, negated: before all that were queued so far.
+    Front,
+    /// As the client says.
+    Given(f64),
 }
 
 /// A queued or running prompt.
@@ -29,8 +40,18 @@ pub struct QueueItem {
     pub seq: i64,
     /// How often it was started before.
     pub attempts: i64,
-    /// The rest.
-    pub prompt: NewPrompt,
+    /// Its id.
+    pub prompt_id: String,
+    /// Its number.
+    pub number: f64,
+    /// Socket that gets its events.
+    pub client_id: Option<String>,
+    /// The prompt after validation.
+    pub prompt: Box<RawValue>,
+    /// `extra_data` of the request.
+    pub extra_data: Box<RawValue>,
+    /// Output nodes to execute.
+    pub outputs: Vec<String>,
 }
 
 /// What to do at start-up with the prompt that was running when the process ended.
@@ -42,57 +63,66 @@ pub enum Recovery {
     Report,
 }
 
+/// What [`item`] reads.
 const COLUMNS: &str = "seq, attempts, prompt_id, number, client_id, prompt, extra_data, outputs";
 
 fn item(row: &Row<'_>) -> rusqlite::Result<QueueItem> {
-    let outputs = json_column(row, 7)?;
-    let outputs =
-        outputs.as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect();
     Ok(QueueItem {
-        seq: row.get(0)?,
-        attempts: row.get(1)?,
-        prompt: NewPrompt {
-            prompt_id: row.get(2)?,
-            number: row.get(3)?,
-            client_id: row.get(4)?,
-            prompt: json_column(row, 5)?,
-            extra_data: json_column(row, 6)?,
-            outputs,
-        },
+        seq: row.get("seq")?,
+        attempts: row.get("attempts")?,
+        prompt_id: row.get("prompt_id")?,
+        number: row.get("number")?,
+        client_id: row.get("client_id")?,
+        prompt: raw_column(row, "prompt")?,
+        extra_data: raw_column(row, "extra_data")?,
+        outputs: json_column(row, "outputs")?,
     })
 }
 
+/// Takes an automatic number.
+pub(super) fn next_number(tx: &Transaction<'_>) -> Result<i64> {
+    let sql = "INSERT INTO counters VALUES ('number', 1)
+               ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value - 1";
+    Ok(tx.prepare_cached(sql)?.query_row([], |r| r.get(0))?)
+}
+
 impl Store {
-    /// Queues a prompt; returns its identity once it is on disk.
-    pub fn enqueue(&self, new: NewPrompt) -> Result<i64> {
-        self.writer.run(move |tx| {
+    /// Queues a prompt; returns its number once it is on disk.
+    pub fn enqueue(&self, new: NewPrompt) -> Result<f64> {
+        self.writer.run(Durability::Now, move |tx, steps| {
+            let number = match new.number {
+                Number::Next => next_number(tx)? as f64,
+                Number::Front => -(next_number(tx)? as f64),
+                Number::Given(number) => number,
+            };
             tx.prepare_cached(
                 "INSERT INTO queue (prompt_id, number, client_id, prompt, extra_data, outputs) VALUES (?, ?, ?, ?, ?, ?)",
             )?
             .execute(params![
                 new.prompt_id,
-                new.number,
+                number,
                 new.client_id,
-                new.prompt.to_string(),
-                new.extra_data.to_string(),
+                new.prompt.get(),
+                new.extra_data.get(),
                 serde_json::to_string(&new.outputs)?,
             ])?;
-            Ok(tx.last_insert_rowid())
+            steps.add(1);
+            Ok(number)
         })
     }
 
     /// Takes the next prompt and marks it as running; None if nothing waits.
     pub fn take_next(&self) -> Result<Option<QueueItem>> {
-        self.writer.run(|tx| {
+        // Lost in a power cut, the mark leaves a waiting prompt, which will run: nothing to wait for the disk for.
+        self.writer.run(Durability::Later, |tx, steps| {
             let sql = format!(
                 "SELECT {COLUMNS} FROM queue WHERE running = 0 ORDER BY number, prompt_id, seq LIMIT 1"
             );
             let next = tx.prepare_cached(&sql)?.query_row([], item).optional()?;
             if let Some(item) = &next {
-                tx.execute(
-                    "UPDATE queue SET running = 1, attempts = attempts + 1 WHERE seq = ?",
-                    [item.seq],
-                )?;
+                tx.prepare_cached("UPDATE queue SET running = 1, attempts = attempts + 1 WHERE seq = ?")?
+                    .execute([item.seq])?;
+                steps.add(0);
             }
             Ok(next)
         })
@@ -100,66 +130,112 @@ impl Store {
 
     /// Ends a running prompt: it leaves the queue and enters the history in one step.
     pub fn finish(&self, seq: i64, entry: HistoryEntry) -> Result<()> {
-        self.writer.run(move |tx| {
-            tx.execute("DELETE FROM queue WHERE seq = ?", [seq])?;
+        self.writer.run(Durability::Now, move |tx, steps| {
+            let gone = tx.prepare_cached("DELETE FROM queue WHERE seq = ?")?.execute([seq])?;
+            steps.add(-(gone as isize));
             history::insert(tx, &entry)
         })
     }
 
     /// Puts a running prompt back to its place in the queue (graceful shutdown).
     pub fn put_back(&self, seq: i64) -> Result<()> {
-        self.writer.run(move |tx| {
+        self.writer.run(Durability::Now, move |tx, steps| {
             tx.execute("UPDATE queue SET running = 0, attempts = attempts - 1 WHERE seq = ?", [seq])?;
+            steps.add(0);
             Ok(())
         })
     }
 
-    /// Prompts that run or (with `running` false) wait, in the order they will run.
-    pub fn items(&self, running: bool) -> Result<Vec<QueueItem>> {
+    /// Prompts that run, and those that wait in the order they will run.
+    pub fn queue(&self) -> Result<(Vec<QueueItem>, Vec<QueueItem>)> {
         let reader = self.reader.lock();
-        let sql = format!("SELECT {COLUMNS} FROM queue WHERE running = ? ORDER BY number, prompt_id, seq");
+        let sql = format!("SELECT running, {COLUMNS} FROM queue ORDER BY running, number, prompt_id, seq");
         let mut statement = reader.prepare_cached(&sql)?;
-        Ok(statement.query_map([running], item)?.collect::<rusqlite::Result<_>>()?)
+        let (mut running, mut waiting) = (Vec::new(), Vec::new());
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let list = if row.get("running")? { &mut running } else { &mut waiting };
+            list.push(item(row)?);
+        }
+        Ok((running, waiting))
     }
 
     /// How many prompts wait or run.
-    pub fn remaining(&self) -> Result<usize> {
-        let count: i64 =
-            self.reader.lock().prepare_cached("SELECT count(*) FROM queue")?.query_row([], |r| r.get(0))?;
-        Ok(count as usize)
+    pub fn remaining(&self) -> usize {
+        self.writer.queue_length()
     }
 
-    /// Drops waiting prompts of these ids (None: all); returns how many went.
-    pub fn drop_waiting(&self, ids: Option<Vec<String>>) -> Result<usize> {
-        self.writer.run(move |tx| match ids {
-            None => Ok(tx.execute("DELETE FROM queue WHERE running = 0", [])?),
-            Some(ids) => {
-                let mut statement =
-                    tx.prepare_cached("DELETE FROM queue WHERE running = 0 AND prompt_id = ?")?;
-                ids.iter().try_fold(0, |n, id| Ok(n + statement.execute([id])?))
+    /// Drops all waiting prompts.
+    pub fn clear_waiting(&self) -> Result<()> {
+        self.writer.run(Durability::Now, move |tx, steps| {
+            let gone = tx.execute("DELETE FROM queue WHERE running = 0", [])?;
+            steps.add(-(gone as isize));
+            Ok(())
+        })
+    }
+
+    /// Drops waiting prompts of these ids; returns how many went.
+    pub fn drop_waiting(&self, ids: Vec<String>) -> Result<usize> {
+        self.writer.run(Durability::Now, move |tx, steps| {
+            let waiting = "SELECT count(*) FROM queue WHERE running = 0";
+            let mut left: i64 = tx.prepare_cached(waiting)?.query_row([], |r| r.get(0))?;
+            let mut statement = tx.prepare_cached(
+                "DELETE FROM queue WHERE seq =
+                 (SELECT seq FROM queue WHERE running = 0 AND prompt_id = ? ORDER BY number, seq LIMIT 1)",
+            )?;
+            let mut gone = 0;
+            for id in &ids {
+                if statement.execute([id])? > 0 {
+                    steps.add(-1);
+                    if left == 1 {
+                        // Clients are told twice when the queue runs empty this way.
+                        steps.add(0);
+                    }
+                    left -= 1;
+                    gone += 1;
+                }
             }
+            Ok(gone)
         })
     }
 
     /// Gives a waiting prompt another number; false if it does not wait.
     pub fn renumber(&self, prompt_id: String, number: f64) -> Result<bool> {
-        self.writer.run(move |tx| {
+        self.writer.run(Durability::Now, move |tx, steps| {
             let sql = "UPDATE queue SET number = ? WHERE running = 0 AND prompt_id = ?";
-            Ok(tx.execute(sql, params![number, prompt_id])? > 0)
+            let found = tx.execute(sql, params![number, prompt_id])? > 0;
+            if found {
+                steps.add(0);
+            }
+            Ok(found)
         })
     }
 
     /// Replaces a waiting prompt's graph; false if it does not wait.
-    pub fn replace_waiting(&self, prompt_id: String, prompt: Json, outputs: Vec<String>) -> Result<bool> {
-        self.writer.run(move |tx| {
+    pub fn replace_waiting(
+        &self,
+        prompt_id: String,
+        prompt: Box<RawValue>,
+        outputs: Vec<String>,
+    ) -> Result<bool> {
+        self.writer.run(Durability::Now, move |tx, steps| {
             let sql = "UPDATE queue SET prompt = ?, outputs = ? WHERE running = 0 AND prompt_id = ?";
-            Ok(tx.execute(sql, params![prompt.to_string(), serde_json::to_string(&outputs)?, prompt_id])? > 0)
+            let outputs = serde_json::to_string(&outputs)?;
+            let found = tx.execute(sql, params![prompt.get(), outputs, prompt_id])? > 0;
+            if found {
+                steps.add(0);
+            }
+            Ok(found)
         })
     }
 
     /// Deals with prompts that were running when the process last ended; returns how many there were.
-    pub fn recover(&self, how: Recovery, report: fn(&QueueItem) -> HistoryEntry) -> Result<usize> {
-        self.writer.run(move |tx| {
+    pub fn recover(
+        &self,
+        how: Recovery,
+        report: fn(&QueueItem) -> serde_json::Result<HistoryEntry>,
+    ) -> Result<usize> {
+        self.writer.run(Durability::Now, move |tx, steps| {
             let interrupted = running(tx)?;
             for item in &interrupted {
                 match how {
@@ -168,7 +244,8 @@ impl Store {
                     }
                     Recovery::Report => {
                         tx.execute("DELETE FROM queue WHERE seq = ?", [item.seq])?;
-                        history::insert(tx, &report(item))?;
+                        history::insert(tx, &report(item)?)?;
+                        steps.add(-1);
                     }
                 }
             }

@@ -1,27 +1,33 @@
-use lattice_server::store::{HistoryEntry, NewPrompt, Page, QueueItem, Recovery, Store};
+use lattice_server::store::{HistoryEntry, NewPrompt, Number, Page, QueueItem, Recovery, Store};
 use serde_json::json;
+use serde_json::value::{RawValue, to_raw_value};
+
+fn raw(json: serde_json::Value) -> Box<RawValue> {
+    to_raw_value(&json).unwrap()
+}
 
 fn new(id: &str, number: f64) -> NewPrompt {
     NewPrompt {
         prompt_id: id.into(),
-        number,
+        number: Number::Given(number),
         client_id: None,
-        prompt: json!({"1": {"class_type": "X", "inputs": {"z": 1, "a": 2}}}),
-        extra_data: json!({}),
+        prompt: raw(json!({"1": {"class_type": "X", "inputs": {"z": 1, "a": 2}}})),
+        extra_data: raw(json!({})),
         outputs: vec!["1".into()],
     }
 }
 
 fn done(id: &str) -> HistoryEntry {
-    HistoryEntry { prompt_id: id.into(), entry: json!({"status": {"status_str": "success"}, "id": id}) }
+    HistoryEntry { prompt_id: id.into(), entry: raw(json!({"status": {"status_str": "success"}, "id": id})) }
 }
 
-fn report(item: &QueueItem) -> HistoryEntry {
-    done(&item.prompt.prompt_id)
+#[expect(clippy::unnecessary_wraps, reason = "the form that `recover` takes")]
+fn report(item: &QueueItem) -> serde_json::Result<HistoryEntry> {
+    Ok(done(&item.prompt_id))
 }
 
 fn ids(store: &Store) -> Vec<String> {
-    store.items(false).unwrap().into_iter().map(|i| i.prompt.prompt_id).collect()
+    store.queue().unwrap().1.into_iter().map(|i| i.prompt_id).collect()
 }
 
 #[test]
@@ -32,14 +38,14 @@ fn order_is_number_then_id_and_survives_reopening() {
     for (id, number) in [("b", 1.0), ("a", 1.0), ("late", 3.5), ("front", -2.0)] {
         store.enqueue(new(id, number)).unwrap();
     }
-    assert_eq!(store.take_next().unwrap().unwrap().prompt.prompt_id, "front");
+    assert_eq!(store.take_next().unwrap().unwrap().prompt_id, "front");
     drop(store);
     let store = Store::open(&path).unwrap();
     assert_eq!(ids(&store), ["a", "b", "late"]);
     assert_eq!(store.recover(Recovery::RunAgain, report).unwrap(), 1);
     let again = store.take_next().unwrap().unwrap();
-    assert_eq!((again.prompt.prompt_id.as_str(), again.attempts), ("front", 1));
-    assert_eq!(again.prompt.prompt.to_string(), new("", 0.0).prompt.to_string(), "object order is kept");
+    assert_eq!((again.prompt_id.as_str(), again.attempts), ("front", 1));
+    assert_eq!(again.prompt.get(), new("", 0.0).prompt.get(), "object order is kept");
 }
 
 #[test]
@@ -49,8 +55,8 @@ fn a_finished_prompt_is_in_the_history_and_nowhere_else() {
     let item = store.take_next().unwrap().unwrap();
     assert!(store.take_next().unwrap().is_none());
     store.finish(item.seq, done("p")).unwrap();
-    assert_eq!(store.remaining().unwrap(), 0);
-    assert_eq!(store.history_entry("p").unwrap().unwrap()["id"], "p");
+    assert_eq!(store.remaining(), 0);
+    assert_eq!(store.history_entry("p").unwrap().unwrap().get(), done("p").entry.get());
     assert!(store.history_entry("q").unwrap().is_none());
 }
 
@@ -70,7 +76,7 @@ fn history_pages_as_clients_expect() {
     for i in 0..14 {
         store.enqueue(new(&format!("{i:02}"), 0.0)).unwrap();
         let item = store.take_next().unwrap().unwrap();
-        store.finish(item.seq, done(&item.prompt.prompt_id)).unwrap();
+        store.finish(item.seq, done(&item.prompt_id)).unwrap();
     }
     let page = |max_items, offset| -> Vec<String> {
         store.history(Page { max_items, offset }).unwrap().keys().cloned().collect()
@@ -96,16 +102,43 @@ fn many_writers_lose_nothing() {
             let store = store.clone();
             scope.spawn(move || {
                 for i in 0..25 {
-                    let number = store.next_number().unwrap();
-                    store.enqueue(new(&format!("{t}-{i}"), number as f64)).unwrap();
+                    let new = NewPrompt { number: Number::Next, ..new(&format!("{t}-{i}"), 0.0) };
+                    store.enqueue(new).unwrap();
                 }
             });
         }
     });
-    assert_eq!(store.remaining().unwrap(), 200);
-    assert_eq!(store.next_number().unwrap(), 200);
-    assert_eq!(store.drop_waiting(Some(vec!["0-0".into()])).unwrap(), 1);
+    assert_eq!(store.remaining(), 200);
+    store.skip_number().unwrap();
+    assert_eq!(store.enqueue(NewPrompt { number: Number::Next, ..new("x", 0.0) }).unwrap(), 201.0);
+    assert_eq!(store.drop_waiting(vec!["0-0".into(), "unknown".into()]).unwrap(), 1);
     assert!(store.renumber("7-24".into(), -1.0).unwrap());
     assert_eq!(ids(&store)[0], "7-24");
-    assert_eq!(store.drop_waiting(None).unwrap(), 199);
+    store.clear_waiting().unwrap();
+    assert_eq!(store.remaining(), 0);
+}
+
+#[test]
+fn observers_are_told_of_each_change_in_order() {
+    let store = Store::in_memory().unwrap();
+    let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    store.on_queue_change({
+        let seen = seen.clone();
+        move |remaining| seen.lock().unwrap().push(remaining)
+    });
+    let take = || std::mem::take(&mut *seen.lock().unwrap());
+    store.enqueue(new("a", 0.0)).unwrap();
+    store.enqueue(new("b", 1.0)).unwrap();
+    assert_eq!(take(), [1, 2]);
+    let item = store.take_next().unwrap().unwrap();
+    assert_eq!(take(), [2]);
+    store.finish(item.seq, done("a")).unwrap();
+    assert_eq!(take(), [1]);
+    store.drop_waiting(vec!["unknown".into()]).unwrap();
+    assert!(take().is_empty());
+    // The last waiting prompt that is deleted is told twice.
+    store.drop_waiting(vec!["b".into()]).unwrap();
+    assert_eq!(take(), [0, 0]);
+    store.clear_waiting().unwrap();
+    assert_eq!(take(), [0]);
 }

@@ -1,0 +1,200 @@
+//! The parts of a running server and how it starts and ends.
+
+use std::fs::{File, TryLockError};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use lattice_graph::{Executor, Extensions, Registry};
+
+use crate::engine::{Engine, Worker};
+use crate::host::{Host, Roots};
+use crate::hub::{self, Hub};
+use crate::options::{Options, QueuePlace};
+use crate::store::{Store, StoreError};
+use crate::{http, listen, record};
+
+/// Name of the queue's file in the user folder.
+const QUEUE_FILE: &str = "queue.sqlite";
+
+/// What requests work with.
+pub(crate) struct App {
+    pub(crate) options: Options,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) extensions: Extensions,
+    pub(crate) store: Store,
+    pub(crate) hub: Arc<Hub>,
+    pub(crate) engine: Arc<Engine>,
+    /// No new prompts are taken.
+    pub(crate) stopping: AtomicBool,
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The queue cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another server works on the same queue.
+    #[error("{} is in use by another server; choose another user folder, or a queue in memory", .0.display())]
+    QueueInUse(PathBuf),
+    /// Serving other machines takes a deliberate choice.
+    #[error(
+        "an address beyond this machine lets everybody on the network use the server; --no-auth allows that"
+    )]
+    Exposed,
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A folder cannot be made or emptied.
+    #[error("{}: {source}", path.display())]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The folder for temporary files holds others that must stay.
+    #[error("{} is emptied at each start, so it cannot hold {}", temp.display(), other.display())]
+    TempHoldsOthers {
+        /// The folder for temporary files.
+        temp: PathBuf,
+        /// What lies in it.
+        other: PathBuf,
+    },
+    /// The system refuses threads or sockets.
+    #[error("cannot start: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// Serves until the process is told to stop. `ready` is called with the addresses once connections are accepted.
+///
+/// # Errors
+/// If the server cannot start.
+pub fn serve(
+    host: Arc<dyn Host>,
+    options: Options,
+    ready: impl FnOnce(&[SocketAddr]),
+) -> Result<(), ServeError> {
+    if !options.local() && !options.access.open {
+        return Err(ServeError::Exposed);
+    }
+    let roots = host.roots();
+    prepare(&roots)?;
+    let (store, _lock) = open_store(&roots, options.queue)?;
+    let recovered = store.recover(options.recovery, record::lost)?;
+    if recovered > 0 {
+        tracing::warn!(?options.recovery, "the program ended while a prompt was running");
+    }
+    let listeners = listen::bind(&options.addresses)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+
+    let (hub, engine) = (Arc::new(Hub::default()), Arc::new(Engine::default()));
+    store.on_queue_change({
+        let (hub, engine) = (hub.clone(), engine.clone());
+        move |remaining| {
+            hub.broadcast(&hub::status(remaining));
+            engine.wake();
+        }
+    });
+    let (registry, extensions) = (host.registry(), host.extensions());
+    let worker = Worker {
+        engine: engine.clone(),
+        store: store.clone(),
+        hub: hub.clone(),
+        executor: Executor::new(registry.clone(), extensions.clone(), host.cache()),
+        host,
+        history_limit: options.history_limit,
+    };
+    let thread = std::thread::Builder::new().name("lattice-engine".into()).spawn(move || worker.run())?;
+    // What was queued before the start.
+    engine.wake();
+
+    let stopping = AtomicBool::new(false);
+    let app = Arc::new(App { options, registry, extensions, store, hub, engine, stopping });
+    let addresses = listeners.addresses();
+    runtime.block_on(async {
+        let server = listen::Server::start(listeners, http::router(app.clone()))?;
+        ready(&addresses);
+        listen::told_to_stop().await;
+        tracing::info!("stopping");
+        wind_down(&app, &thread).await;
+        server.end().await;
+        Ok::<_, std::io::Error>(())
+    })?;
+    // The engine ends early only by a panic, which has been reported.
+    let _ = thread.join();
+    empty(&roots.temp)
+}
+
+/// Lets the running prompt end, or puts it back when it takes too long or the process is told to stop again.
+async fn wind_down(app: &App, engine: &JoinHandle<()>) {
+    app.stopping.store(true, Ordering::Relaxed);
+    app.engine.stop();
+    let ended = async {
+        while !engine.is_finished() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        () = ended => {}
+        () = tokio::time::sleep(app.options.grace) => {}
+        () = listen::told_to_stop() => {}
+    }
+    while !engine.is_finished() {
+        app.engine.abandon();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    app.hub.close();
+}
+
+fn prepare(roots: &Roots) -> Result<(), ServeError> {
+    for path in [&roots.input, &roots.output, &roots.user, &roots.temp] {
+        std::fs::create_dir_all(path).map_err(|source| ServeError::Folder { path: path.clone(), source })?;
+    }
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let temp = real(&roots.temp);
+    let home = std::env::home_dir().unwrap_or_default();
+    for other in [&roots.input, &roots.output, &roots.user, &home] {
+        if real(other).starts_with(&temp) {
+            return Err(ServeError::TempHoldsOthers { temp, other: other.clone() });
+        }
+    }
+    empty(&roots.temp)
+}
+
+/// Removes what a folder holds.
+fn empty(folder: &Path) -> Result<(), ServeError> {
+    let failed = |path: &Path, source| ServeError::Folder { path: path.to_owned(), source };
+    for entry in std::fs::read_dir(folder).map_err(|e| failed(folder, e))?.flatten() {
+        let path = entry.path();
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let gone = if is_folder { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+        gone.map_err(|e| failed(&path, e))?;
+    }
+    Ok(())
+}
+
+/// The queue, and the lock that keeps other servers from executing it too.
+fn open_store(roots: &Roots, place: QueuePlace) -> Result<(Store, Option<File>), ServeError> {
+    if place == QueuePlace::Memory {
+        return Ok((Store::in_memory()?, None));
+    }
+    let path = roots.user.join(QUEUE_FILE);
+    let lock_path = path.with_extension("lock");
+    let failed = |source| ServeError::Folder { path: lock_path.clone(), source };
+    let lock = File::create(&lock_path).map_err(failed)?;
+    match lock.try_lock() {
+        Ok(()) => Ok((Store::open(&path)?, Some(lock))),
+        Err(TryLockError::WouldBlock) => Err(ServeError::QueueInUse(path)),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
+    }
+}

@@ -1,0 +1,37 @@
+//! What the server asks of the program it is part of.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use lattice_graph::{CacheStrategy, Extensions, Registry};
+
+/// The program behind the server: its nodes and where its files lie.
+pub trait Host: Send + Sync + 'static {
+    /// The node classes.
+    fn registry(&self) -> Arc<Registry>;
+
+    /// What nodes are lent.
+    fn extensions(&self) -> Extensions;
+
+    /// How results are kept between prompts.
+    fn cache(&self) -> CacheStrategy;
+
+    /// Folders that clients read from and write to.
+    fn roots(&self) -> Roots;
+
+    /// Lets go of models that no stored result needs.
+    fn free_models(&self);
+}
+
+/// The folders that requests can reach. No file outside of them is read or written for a request.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    /// Files given by users.
+    pub input: PathBuf,
+    /// Results to keep.
+    pub output: PathBuf,
+    /// Previews; emptied at each start.
+    pub temp: PathBuf,
+    /// The users' settings and workflows, and the queue.
+    pub user: PathBuf,
+}

@@ -1,0 +1,124 @@
+//! `/prompt`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use lattice_graph::{ErrorBody, Prompt, ValidationFailure, validate};
+use serde_json::value::to_raw_value;
+use serde_json::{Map, Value as Json, json};
+
+use super::AppState;
+use super::body::Content;
+use super::reply::{Failure, Reply, Result, blocking};
+use crate::app::App;
+use crate::record;
+use crate::store::{NewPrompt, Number};
+
+/// Longest id of a prompt or a client.
+pub(super) const MAX_ID: usize = 512;
+
+/// `GET /prompt`.
+pub(super) async fn exec_info(State(app): AppState) -> Reply {
+    Reply::json(&json!({ "exec_info": { "queue_remaining": app.store.remaining() } }))
+}
+
+/// `POST /prompt`.
+pub(super) async fn submit(State(app): AppState, content: Content) -> Result {
+    if app.stopping.load(Ordering::Relaxed) {
+        return Err(Failure::Text(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.".into()));
+    }
+    blocking(move || queue(&app, &content)).await
+}
+
+impl From<ValidationFailure> for Failure {
+    fn from(failure: ValidationFailure) -> Self {
+        Self::Json(StatusCode::BAD_REQUEST, failure.to_json())
+    }
+}
+
+fn queue(app: &Arc<App>, content: &Content) -> Result {
+    let mut request: Json = content.json()?;
+    let number = number(&request)?;
+    let prepared = prepare(app, &mut request, number);
+    if prepared.is_err() && !matches!(number, Number::Given(_)) {
+        app.store.skip_number()?;
+    }
+    let (new, node_errors) = prepared?;
+    let prompt_id = new.prompt_id.clone();
+    let number = record::number(app.store.enqueue(new)?);
+    Ok(Reply::json(&json!({ "prompt_id": prompt_id, "number": number, "node_errors": node_errors })))
+}
+
+/// The prompt as it is to be queued, and the errors of the outputs that are left out.
+fn prepare(app: &App, request: &mut Json, number: Number) -> Result<(NewPrompt, Json)> {
+    let Some(prompt) = request.get_mut("prompt").map(Json::take) else {
+        return Err(ValidationFailure::from(ErrorBody::no_prompt()).into());
+    };
+    let prompt_id = match request.get("prompt_id") {
+        None | Some(Json::Null) => uuid::Uuid::new_v4().to_string(),
+        Some(id) => id_text(id).ok_or_else(|| Failure::bad("prompt_id must be a short text"))?,
+    };
+    let mut extra_data = match request.get_mut("extra_data").map(Json::take) {
+        None | Some(Json::Null) => Map::new(),
+        Some(Json::Object(fields)) => fields,
+        Some(_) => return Err(Failure::bad("extra_data must be an object")),
+    };
+    if let Some(client_id) = request.get("client_id") {
+        extra_data.insert("client_id".into(), client_id.clone());
+    }
+    let targets = match request.get("partial_execution_targets") {
+        None | Some(Json::Null) => None,
+        Some(Json::Array(ids)) => Some(ids.iter().filter_map(id_text).collect::<Vec<_>>()),
+        Some(_) => return Err(Failure::bad("partial_execution_targets must be a list of node ids")),
+    };
+    let accepted = validate(Prompt::parse(prompt)?, &app.registry, &app.extensions, targets.as_deref())?;
+    let new = NewPrompt {
+        prompt_id,
+        number,
+        client_id: extra_data.get("client_id").and_then(Json::as_str).map(str::to_owned),
+        prompt: to_raw_value(&accepted.prompt).map_err(Failure::internal)?,
+        extra_data: to_raw_value(&extra_data).map_err(Failure::internal)?,
+        outputs: accepted.outputs,
+    };
+    Ok((new, json!(accepted.node_errors)))
+}
+
+/// The place in the queue that the request asks for.
+fn number(request: &Json) -> Result<Number> {
+    let Some(number) = request.get("number") else {
+        let front = request.get("front").is_some_and(truthy);
+        return Ok(if front { Number::Front } else { Number::Next });
+    };
+    let number = match number {
+        Json::Number(number) => number.as_f64(),
+        Json::String(text) => text.trim().parse().ok(),
+        Json::Bool(yes) => Some(f64::from(u8::from(*yes))),
+        _ => None,
+    };
+    let number = number.filter(|number| number.is_finite());
+    number.map(Number::Given).ok_or_else(|| Failure::bad("number must be a number"))
+}
+
+/// An id given as text or number, as text.
+pub(super) fn id_text(id: &Json) -> Option<String> {
+    let text = match id {
+        Json::String(text) => text.clone(),
+        Json::Number(number) => number.to_string(),
+        _ => return None,
+    };
+    (text.len() <= MAX_ID).then_some(text)
+}
+
+/// What Python takes for true.
+pub(super) fn truthy(value: &Json) -> bool {
+    match value {
+        Json::Null => false,
+        Json::Bool(yes) => *yes,
+        Json::Number(number) => number.as_f64() != Some(0.0),
+        Json::String(text) => !text.is_empty(),
+        Json::Array(items) => !items.is_empty(),
+        Json::Object(fields) => !fields.is_empty(),
+    }
+}

@@ -1,0 +1,106 @@
+//! `/ws`.
+
+use std::sync::Arc;
+
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
+use axum::extract::ws::{Message, WebSocket, WebSocketUpgrade};
+use axum::extract::{Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use futures_util::stream::SplitSink;
+use futures_util::{SinkExt, StreamExt};
+use serde::Deserialize;
+use serde_json::Value as Json;
+
+use super::prompt::MAX_ID;
+use super::reply::Failure;
+use super::{AppState, feature_flags};
+use crate::app::App;
+use crate::hub::{self, Client, Next, Outgoing};
+
+/// Largest message that a client may send.
+const MAX_MESSAGE: usize = 1 << 20;
+
+#[derive(Deserialize)]
+pub(super) struct Hello {
+    #[serde(rename = "clientId")]
+    client_id: Option<String>,
+}
+
+/// `GET /ws`.
+pub(super) async fn connect(
+    State(app): AppState,
+    Query(hello): Query<Hello>,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
+) -> Result<Response, Failure> {
+    let upgrade = upgrade.map_err(|_| Failure::Status(StatusCode::BAD_REQUEST))?;
+    let id = hello.client_id.filter(|id| !id.is_empty());
+    if id.as_ref().is_some_and(|id| id.len() > MAX_ID) {
+        return Err(Failure::bad("clientId is too long"));
+    }
+    let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
+    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    Ok(upgrade.on_upgrade(move |socket| session(app, socket, id)))
+}
+
+/// One connection, from the first message to the last.
+async fn session(app: Arc<App>, socket: WebSocket, id: String) {
+    let client = app.hub.connect(id.clone(), || {
+        let status = hub::status_with_sid(app.store.remaining(), &id);
+        std::iter::once(status).chain(executing(&app, &id))
+    });
+    let (mut sender, mut receiver) = socket.split();
+    let mut handshake = true;
+    loop {
+        tokio::select! {
+            next = client.outbox.next() => {
+                if !deliver(&app, &client, &mut sender, next).await {
+                    break;
+                }
+            }
+            received = receiver.next() => match received {
+                Some(Ok(Message::Close(_)) | Err(_)) | None => break,
+                Some(Ok(message)) => handshake &= !hear(&app, &client, &message, handshake),
+            },
+        }
+    }
+    app.hub.disconnect(&client);
+}
+
+/// Where the prompt of this client is, if it runs.
+fn executing(app: &App, id: &str) -> Option<Outgoing> {
+    let running = app.engine.running().filter(|running| running.client_id.as_deref() == Some(id))?;
+    running.node.map(|node| hub::executing_now(&node))
+}
+
+/// Sends what comes next; false when the connection is over.
+async fn deliver(app: &App, client: &Client, sender: &mut SplitSink<WebSocket, Message>, next: Next) -> bool {
+    match next {
+        Next::Message(message) => sender.send(message).await.is_ok(),
+        Next::Resync => {
+            let status = hub::status(app.store.remaining());
+            for outgoing in std::iter::once(status).chain(executing(app, &client.id)) {
+                if sender.send(outgoing.message).await.is_err() {
+                    return false;
+                }
+            }
+            true
+        }
+        Next::Close => {
+            // The other side may be gone already.
+            let _ = sender.send(Message::Close(None)).await;
+            false
+        }
+    }
+}
+
+/// Takes a message of the client; true if it was JSON. Only features told in the first such message count.
+fn hear(app: &App, client: &Client, message: &Message, first: bool) -> bool {
+    let Message::Text(text) = message else { return false };
+    let Ok(message) = serde_json::from_str::<Json>(text) else { return false };
+    if first && message.get("type").and_then(Json::as_str) == Some("feature_flags") {
+        client.set_features(message.get("data").unwrap_or(&Json::Null));
+        client.outbox.push(hub::feature_flags(&feature_flags(app)));
+    }
+    true
+}

@@ -1,0 +1,72 @@
+//! Choices of who runs the server.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use crate::store::Recovery;
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Addresses to listen on.
+    pub addresses: Vec<SocketAddr>,
+    /// Who may ask.
+    pub access: Access,
+    /// Largest request body, in bytes.
+    pub max_upload: u64,
+    /// Where the queue and the history live.
+    pub queue: QueuePlace,
+    /// What becomes of a prompt that was running when the program last ended.
+    pub recovery: Recovery,
+    /// Most entries of the history; older ones are dropped.
+    pub history_limit: usize,
+    /// How long a running prompt may go on when the server is told to stop; then it goes back into the queue.
+    pub grace: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8188))],
+            access: Access::default(),
+            max_upload: 100 << 20,
+            queue: QueuePlace::default(),
+            recovery: Recovery::RunAgain,
+            history_limit: 100_000,
+            grace: Duration::from_secs(10),
+        }
+    }
+}
+
+impl Options {
+    /// Whether only this machine can connect.
+    pub fn local(&self) -> bool {
+        self.addresses.iter().map(SocketAddr::ip).all(|ip| match ip {
+            IpAddr::V4(ip) => ip.is_loopback(),
+            IpAddr::V6(ip) => {
+                ip.is_loopback() || ip.to_ipv4_mapped().is_some_and(|mapped| mapped.is_loopback())
+            }
+        })
+    }
+}
+
+/// Who may ask.
+#[derive(Clone, Debug, Default)]
+pub struct Access {
+    /// Origin whose pages may use the server (`*`: all); without it only its own pages may.
+    pub cors: Option<String>,
+    /// Names that the server is reached by, beside those of the machine itself.
+    pub hosts: Vec<String>,
+    /// Serve other machines without asking for a key.
+    pub open: bool,
+}
+
+/// Where the queue and the history live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QueuePlace {
+    /// In a file: they survive the end of the process and power cuts.
+    #[default]
+    Disk,
+    /// In memory, as long as the process lives.
+    Memory,
+}
