@@ -10,6 +10,7 @@ mod model_paths;
 mod overrides;
 mod report;
 mod run;
+mod serve;
 mod workflow;
 
 use std::path::PathBuf;
@@ -40,16 +41,16 @@ struct Cli {
 #[derive(Args)]
 struct Common {
     /// Folder that holds models/, input/, output/, temp/ and user/ [default: the current folder].
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", alias = "base-directory")]
     base_dir: Option<PathBuf>,
     /// Settings file [default: lattice.dhall in the base folder, if there is one].
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Further model folders, in the extra_model_paths.yaml format [default: that file in the base folder].
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", alias = "extra-model-paths-config")]
     extra_model_paths: Vec<PathBuf>,
     /// Folder of input pictures.
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", alias = "input-directory")]
     input_dir: Option<PathBuf>,
     /// Threads to compute with [default: one per core].
     #[arg(long, global = true, value_name = "N")]
@@ -84,6 +85,8 @@ enum Command {
         #[arg(long)]
         tensors: bool,
     },
+    /// Serve clients of ComfyUI: its web front end, scripts, plug-ins.
+    Serve(Box<serve::ServeArgs>),
     /// Print the default settings, commented; a good start for a lattice.dhall.
     Config,
 }
@@ -119,7 +122,7 @@ struct RunArgs {
 }
 
 fn main() -> ExitCode {
-    match dispatch(Cli::parse()) {
+    match dispatch(Cli::parse_from(serve::translate(std::env::args_os()))) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("error: {error:#}");
@@ -136,6 +139,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let host = Host::new(&cli.common)?;
     match cli.command {
         Command::Run(args) => run::run(host, &args),
+        Command::Serve(args) => serve::serve(host, &args),
         Command::Models { kind } => listing::models(&host, kind.as_deref()),
         Command::Nodes { coverage, class } => listing::nodes(&host, coverage, class.as_deref()),
         Command::Inspect { file, tensors } => inspect::inspect(&file, tensors),

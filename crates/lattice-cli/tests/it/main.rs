@@ -3,3 +3,4 @@
 mod common;
 mod demo;
 mod families;
+mod serve;

@@ -1,0 +1,307 @@
+//! `lattice serve`.
+
+use std::ffi::OsString;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
+use lattice_graph::{CacheStrategy, Extensions, Registry};
+use lattice_nodes::services::{Folders, ModelCache, Root, services};
+use lattice_server::store::Recovery;
+use lattice_server::{Access, Options, QueuePlace, Roots};
+
+use crate::config::{Cache, Preview};
+use crate::host::Host;
+
+/// Where to listen when `--listen` names no address.
+const EVERYWHERE: &str = "0.0.0.0,::";
+
+/// Options of `lattice serve`: those that scripts pass to ComfyUI, and some of our own.
+#[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
+pub(crate) struct ServeArgs {
+    /// Addresses to listen on, separated by commas [default: 127.0.0.1; without a value: all].
+    #[arg(long, value_name = "IP,...", num_args = 0..=1, default_missing_value = EVERYWHERE)]
+    listen: Option<String>,
+    /// Port to listen on.
+    #[arg(long, default_value_t = 8188)]
+    port: u16,
+    /// Serve other machines without asking for a key.
+    #[arg(long)]
+    no_auth: bool,
+    /// Further names under which the server is reached, such as that of a proxy. May be repeated.
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
+    /// Let pages of this origin use the server (without a value: of all).
+    #[arg(long, value_name = "ORIGIN", num_args = 0..=1, default_missing_value = "*")]
+    enable_cors_header: Option<String>,
+    /// Largest request body, in MB.
+    #[arg(long, value_name = "MB", default_value_t = 100.0)]
+    max_upload_size: f64,
+    /// Keep the queue and the history in memory only.
+    #[arg(long)]
+    memory_queue: bool,
+    /// What becomes of a prompt that was running when the program was killed.
+    #[arg(long, value_enum, default_value_t = AfterCrash::RunAgain)]
+    after_crash: AfterCrash,
+    /// Most entries kept in the history.
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    history_limit: usize,
+    /// Seconds that a running prompt may go on when the server is told to stop; then it goes back into the queue.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    stop_after: u64,
+
+    /// Folder for results.
+    #[arg(long, value_name = "DIR")]
+    output_directory: Option<PathBuf>,
+    /// Folder in which the folder temp is made.
+    #[arg(long, value_name = "DIR")]
+    temp_directory: Option<PathBuf>,
+    /// Folder for the users' settings and workflows, and the queue.
+    #[arg(long, value_name = "DIR")]
+    user_directory: Option<PathBuf>,
+    /// Pictures while sampling.
+    #[arg(long, value_enum)]
+    preview_method: Option<Preview>,
+    /// Longer side of those, in pixels.
+    #[arg(long, value_name = "PIXELS", default_value_t = 512)]
+    preview_size: u32,
+    /// Keep the results of the last prompt.
+    #[arg(long, conflicts_with_all = ["cache_lru", "cache_none"])]
+    cache_classic: bool,
+    /// Keep the results of the last prompts, so many nodes.
+    #[arg(long, value_name = "N", conflicts_with = "cache_none")]
+    cache_lru: Option<u64>,
+    /// Keep no results.
+    #[arg(long)]
+    cache_none: bool,
+    /// Save files without the prompt and the workflow in them.
+    #[arg(long)]
+    disable_metadata: bool,
+    /// Do not print the address.
+    #[arg(long)]
+    dont_print_server: bool,
+
+    #[command(flatten)]
+    _ignored: Ignored,
+}
+
+/// Options of ComfyUI that ask for what is always so here, or does not apply; accepted so that scripts keep working.
+struct Ignored;
+
+/// Those without a value.
+const IGNORED_FLAGS: [&str; 29] = [
+    "auto-launch",
+    "disable-auto-launch",
+    "cpu",
+    "gpu-only",
+    "highvram",
+    "normalvram",
+    "lowvram",
+    "novram",
+    "force-fp32",
+    "force-fp16",
+    "fp32-unet",
+    "fp16-unet",
+    "bf16-unet",
+    "fp8_e4m3fn-unet",
+    "fp8_e5m2-unet",
+    "fp16-vae",
+    "fp32-vae",
+    "bf16-vae",
+    "cpu-vae",
+    "fp8_e4m3fn-text-enc",
+    "fp8_e5m2-text-enc",
+    "fp16-text-enc",
+    "fp32-text-enc",
+    "bf16-text-enc",
+    "deterministic",
+    "disable-all-custom-nodes",
+    "disable-api-nodes",
+    "disable-smart-memory",
+    "log-stdout",
+];
+
+/// Those with values, and how many.
+const IGNORED_VALUES: [(&str, RangeInclusive<usize>); 6] = [
+    ("cuda-device", 1..=1),
+    ("default-device", 1..=1),
+    ("reserve-vram", 1..=1),
+    ("fast", 0..=usize::MAX),
+    ("whitelist-custom-nodes", 1..=usize::MAX),
+    ("front-end-version", 1..=1),
+];
+
+impl Args for Ignored {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let hidden = |name: &'static str| clap::Arg::new(name).long(name).hide(true);
+        let flags = IGNORED_FLAGS.map(|name| hidden(name).action(ArgAction::SetTrue));
+        let values = IGNORED_VALUES.map(|(name, count)| hidden(name).num_args(count));
+        command.args(flags).args(values)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Ignored {
+    fn from_arg_matches(_: &clap::ArgMatches) -> Result<Self, clap::Error> {
+        Ok(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, _: &clap::ArgMatches) -> Result<(), clap::Error> {
+        Ok(())
+    }
+}
+
+/// What becomes of a prompt that was running when the program was killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum AfterCrash {
+    /// It runs again.
+    RunAgain,
+    /// It is in the history as failed.
+    Report,
+}
+
+/// ComfyUI's `--verbose` of `serve` takes a level, ours counts; the former becomes the latter.
+pub(crate) fn translate(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut translated: Vec<OsString> = Vec::new();
+    for arg in args {
+        let after_verbose = translated.last().is_some_and(|last| last == "--verbose");
+        let text = arg.to_str().unwrap_or_default();
+        let level = if after_verbose { Some(text) } else { text.strip_prefix("--verbose=") };
+        match level.map(str::to_uppercase).as_deref() {
+            Some("DEBUG" | "INFO" | "WARNING" | "ERROR" | "CRITICAL") => {
+                translated.truncate(translated.len() - usize::from(after_verbose));
+                let ours = level.map(str::to_uppercase).map_or("", |level| match level.as_str() {
+                    "DEBUG" => "-vv",
+                    "INFO" => "-v",
+                    _ => "",
+                });
+                translated.extend((!ours.is_empty()).then(|| ours.into()));
+            }
+            _ => translated.push(arg),
+        }
+    }
+    translated
+}
+
+pub(crate) fn serve(mut host: Host, args: &ServeArgs) -> Result<ExitCode> {
+    args.override_settings(&mut host);
+    let options = args.options()?;
+    let settings = lattice_nodes::services::Settings { preview_size: args.preview_size, ..host.settings() };
+    let program = Program {
+        extensions: services(host.folders.clone(), settings),
+        cache: host.cache(),
+        folders: host.folders,
+    };
+    let print = !args.dont_print_server;
+    lattice_server::serve(Arc::new(program), options, |addresses| {
+        for address in addresses.iter().filter(|_| print) {
+            println!("To see the GUI go to: http://{address}");
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+impl ServeArgs {
+    fn override_settings(&self, host: &mut Host) {
+        let config = &mut host.config;
+        config.metadata &= !self.disable_metadata;
+        config.preview = self.preview_method.unwrap_or(config.preview);
+        config.cache = match self.cache_lru {
+            Some(n) => Cache::Lru(n),
+            None if self.cache_none => Cache::Off,
+            None if self.cache_classic => Cache::Classic,
+            None => config.cache,
+        };
+        let mut folders = host.folders.clone();
+        if let Some(output) = &self.output_directory {
+            folders = folders.with_output(output);
+        }
+        if let Some(temp) = &self.temp_directory {
+            folders = folders.with_temp(temp.join("temp"));
+        }
+        if let Some(user) = &self.user_directory {
+            folders = folders.with_user(user);
+        }
+        host.folders = folders;
+    }
+
+    fn options(&self) -> Result<Options> {
+        if self.max_upload_size.is_nan() || self.max_upload_size <= 0.0 {
+            bail!("--max-upload-size must be larger than 0")
+        }
+        Ok(Options {
+            addresses: self.addresses()?,
+            access: Access {
+                cors: self.enable_cors_header.clone(),
+                hosts: self.allow_host.clone(),
+                open: self.no_auth,
+            },
+            // Casting saturates.
+            max_upload: (self.max_upload_size * f64::from(1 << 20)).round() as u64,
+            queue: if self.memory_queue { QueuePlace::Memory } else { QueuePlace::Disk },
+            recovery: match self.after_crash {
+                AfterCrash::RunAgain => Recovery::RunAgain,
+                AfterCrash::Report => Recovery::Report,
+            },
+            history_limit: self.history_limit,
+            grace: Duration::from_secs(self.stop_after),
+        })
+    }
+
+    fn addresses(&self) -> Result<Vec<SocketAddr>> {
+        let listen = self.listen.as_deref().unwrap_or("127.0.0.1");
+        let address = |text: &str| match text.trim() {
+            "localhost" => Ok(SocketAddr::from(([127, 0, 0, 1], self.port))),
+            text => match text.parse::<IpAddr>() {
+                Ok(ip) => Ok(SocketAddr::from((ip, self.port))),
+                Err(_) => bail!("--listen takes IP addresses; `{text}` is none"),
+            },
+        };
+        listen.split(',').map(address).collect()
+    }
+}
+
+/// What the server serves.
+struct Program {
+    folders: Folders,
+    extensions: Extensions,
+    cache: CacheStrategy,
+}
+
+impl lattice_server::Host for Program {
+    fn registry(&self) -> Arc<Registry> {
+        Arc::new(lattice_nodes::registry())
+    }
+
+    fn extensions(&self) -> Extensions {
+        self.extensions.clone()
+    }
+
+    fn cache(&self) -> CacheStrategy {
+        self.cache.clone()
+    }
+
+    fn roots(&self) -> Roots {
+        Roots {
+            input: self.folders.root(Root::Input).to_owned(),
+            output: self.folders.root(Root::Output).to_owned(),
+            temp: self.folders.root(Root::Temp).to_owned(),
+            user: self.folders.user().to_owned(),
+        }
+    }
+
+    fn free_models(&self) {
+        if let Some(models) = self.extensions.get::<ModelCache>() {
+            models.clear();
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! `lattice serve`, asked as clients ask it.
+
+mod client;
+mod protocol;
+mod transcripts;

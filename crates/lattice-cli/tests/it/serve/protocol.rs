@@ -1,0 +1,341 @@
+//! Rules of the HTTP and WebSocket interface.
+
+use serde_json::{Value as Json, json};
+
+use super::client::{Server, eventually};
+use crate::common::project;
+
+/// A picture that is saved under a name of its own.
+fn save(name: &str, client_id: &str) -> Json {
+    json!({
+        "client_id": client_id,
+        "prompt": {
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 7}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": name}},
+        },
+    })
+}
+
+/// A prompt for the built-in model that takes so many steps.
+fn sampling(steps: u32, client_id: &str) -> Json {
+    let example = std::fs::read(project("examples/emoji.json")).unwrap();
+    let mut prompt: Json = serde_json::from_slice(&example).unwrap();
+    prompt["3"]["inputs"]["steps"] = steps.into();
+    prompt["5"]["inputs"]["width"] = 64.into();
+    prompt["5"]["inputs"]["height"] = 64.into();
+    json!({ "client_id": client_id, "prompt": prompt })
+}
+
+/// One that is running whenever a test looks.
+fn endless(client_id: &str) -> Json {
+    sampling(10_000, client_id)
+}
+
+/// Waits until the prompt runs, or has.
+fn started(server: &Server, prompt_id: &str) {
+    let runs = || server.get_json("/queue")["queue_running"].as_array().is_some_and(|r| !r.is_empty());
+    let ended = || !server.get_json(&format!("/history/{prompt_id}"))[prompt_id].is_null();
+    eventually(|| (runs() || ended()).then_some(()));
+}
+
+fn types(messages: &[tungstenite::Message]) -> Vec<String> {
+    let kind = |m: &tungstenite::Message| {
+        let message: Json = serde_json::from_str(m.to_text().unwrap()).unwrap();
+        message["type"].as_str().unwrap().to_owned()
+    };
+    messages.iter().map(kind).collect()
+}
+
+#[test]
+fn routes_exist_twice_and_wrong_methods_are_told() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    for path in ["/prompt", "/queue", "/history", "/object_info/EmptyImage", "/features"] {
+        assert_eq!(server.get(path).status, 200, "{path}");
+        assert_eq!(server.get_json(path), server.get_json(&format!("/api{path}")), "{path}");
+        let head = server.request("HEAD", path, &[], b"");
+        assert_eq!((head.status, head.body.len()), (200, 0), "{path}");
+    }
+    let info = server.get_json("/object_info");
+    assert!(info.as_object().unwrap().len() > 100);
+    assert_eq!(server.get_json("/object_info/EmptyImage")["EmptyImage"], info["EmptyImage"]);
+    assert_eq!(server.get_json("/object_info/Nothing"), json!({}));
+
+    let put = server.request("PUT", "/prompt", &[], b"{}");
+    assert_eq!((put.status, put.header("allow")), (405, Some("GET,HEAD,POST")));
+    assert_eq!(put.body, b"405: Method Not Allowed");
+    assert_eq!(server.request("DELETE", "/queue", &[], b"").status, 405);
+    for path in ["/interrupt", "/free", "/nothing", "/api/nothing"] {
+        let answer = server.get(path);
+        assert_eq!((answer.status, answer.body.len()), (404, 0), "{path}");
+    }
+    assert_eq!(server.get("/ws").status, 400);
+    let options = server.request("OPTIONS", "/anything", &[], b"");
+    assert_eq!((options.status, options.body.len()), (200, 0));
+}
+
+#[test]
+fn bodies_are_checked() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue", "--max-upload-size", "0.001"]);
+    let post = |body: &str| server.request("POST", "/prompt", &[], body.as_bytes());
+    let large = post(&" ".repeat(2000));
+    assert_eq!(large.status, 413);
+    assert_eq!(large.body, b"Maximum request body size 1049 exceeded.");
+    for body in ["", "{", "\u{0}", &"[".repeat(1000), "{\"prompt\": 1}", "{\"prompt\": \"some string\"}"] {
+        assert_eq!(post(body).status, 400, "{body}");
+    }
+    for body in ["[]", "\"text\"", "{}", "7"] {
+        assert_eq!(post(body).json()["error"]["type"], "no_prompt", "{body}");
+    }
+    for body in ["{\"prompt\": {}}", "{\"prompt\": []}"] {
+        assert_eq!(post(body).json()["error"]["type"], "prompt_no_outputs", "{body}");
+    }
+    for field in [
+        "\"number\": \"x\"",
+        "\"number\": null",
+        "\"number\": 1e999",
+        "\"extra_data\": 1",
+        "\"prompt_id\": []",
+    ] {
+        assert_eq!(post(&format!("{{\"prompt\": {{}}, {field}}}")).status, 400, "{field}");
+    }
+    assert_eq!(server.request("POST", "/queue", &[], b"{\"delete\": 5}").status, 400);
+    assert_eq!(server.get("/history?max_items=x").status, 400);
+}
+
+#[test]
+fn numbers_order_the_queue() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let running = server.queue(&endless("other"));
+    started(&server, &running);
+    let queue = |fields: Json| {
+        let mut body = save("n", "nobody");
+        body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+        let answer = server.post("/prompt", &body).json();
+        (answer["prompt_id"].clone(), answer["number"].as_f64().unwrap())
+    };
+    assert_eq!(server.post("/prompt", &json!({"prompt": {}})).status, 400, "uses a number up");
+    assert_eq!(queue(json!({"prompt_id": 5})), (json!("5"), 2.0));
+    assert_eq!(queue(json!({"prompt_id": "late", "number": "3.5"})).1, 3.5);
+    assert_eq!(queue(json!({"prompt_id": "b", "number": 2})).1, 2.0);
+    assert_eq!(queue(json!({"prompt_id": "front", "front": true})).1, -3.0);
+    let waiting = |server: &Server| -> Vec<Json> {
+        let queue = server.get_json("/queue");
+        queue["queue_pending"].as_array().unwrap().iter().map(|item| item[1].clone()).collect()
+    };
+    assert_eq!(waiting(&server), ["front", "5", "b", "late"]);
+    assert_eq!(server.get_json("/prompt")["exec_info"]["queue_remaining"], 5);
+    let item = server.get_json("/queue")["queue_pending"][1].clone();
+    assert_eq!(item[3], json!({"client_id": "nobody"}));
+    assert_eq!(item[4], json!(["2"]));
+
+    assert_eq!(server.post("/queue", &json!({"delete": ["b", "unknown", running]})).status, 200);
+    assert_eq!(waiting(&server), ["front", "5", "late"]);
+    server.post("/queue", &json!({"clear": false}));
+    assert_eq!(waiting(&server).len(), 3);
+    server.post("/queue", &json!({"clear": true}));
+    assert!(waiting(&server).is_empty());
+
+    server.post("/interrupt", &json!({"prompt_id": "another"}));
+    assert_eq!(server.get_json(&format!("/history/{running}")), json!({}));
+    server.post("/interrupt", &json!({"prompt_id": running}));
+    let entry = server.ended(&running);
+    assert_eq!(entry["status"]["status_str"], "error");
+    assert_eq!(entry["status"]["completed"], false);
+    assert_eq!(entry["status"]["messages"].as_array().unwrap().last().unwrap()[0], "execution_interrupted");
+}
+
+#[test]
+fn history_is_listed_and_forgotten() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let mut body = save("h", "nobody");
+    body["extra_data"] = json!({"api_key_comfy_org": "secret", "note": "ü"});
+    let ids: Vec<String> = (0..5).map(|_| server.queue(&body)).collect();
+    let entry = server.ended(&ids[4]);
+    assert_eq!(entry["prompt"][3], json!({"note": "ü", "client_id": "nobody"}));
+    assert_eq!(entry["outputs"]["2"]["images"][0]["type"], "output");
+    let listed = |query: &str| -> Vec<String> {
+        server.get_json(&format!("/history{query}")).as_object().unwrap().keys().cloned().collect()
+    };
+    assert_eq!(listed(""), ids);
+    assert_eq!(listed("?max_items=2"), ids[3..]);
+    assert_eq!(listed("?max_items=2&offset=1"), ids[1..3]);
+    assert_eq!(listed("?offset=2"), ids[2..]);
+    assert!(listed("?max_items=0").is_empty());
+    assert!(listed("?offset=100").is_empty());
+    server.post("/history", &json!({"delete": [ids[1], "unknown"]}));
+    assert_eq!(listed("").len(), 4);
+    server.post("/history", &json!({"clear": true}));
+    assert!(listed("").is_empty());
+}
+
+#[test]
+fn owners_get_events_and_others_only_what_is_for_all() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let mut owner = server.socket("owner");
+    let mut other = server.socket("other");
+    assert_eq!(owner.next_json()["data"]["sid"], "owner");
+    assert_eq!(other.next_json()["data"]["sid"], "other");
+    let id = server.queue(&save("a", "owner"));
+    let got = types(&owner.until_over(&id));
+    assert_eq!(got.first().map(String::as_str), Some("status"));
+    assert!(got.contains(&"executed".to_owned()));
+    // The queue is taken up, taken from, and done with.
+    let statuses: Vec<Json> = (0..3).map(|_| other.next_json()).collect();
+    assert!(statuses.iter().all(|m| m["type"] == "status"), "{statuses:?}");
+
+    // Without an owner, progress goes to all and the rest to nobody.
+    let mut body = save("b", "");
+    body.as_object_mut().unwrap().remove("client_id");
+    server.queue(&body);
+    let mut kinds = Vec::new();
+    loop {
+        let message = other.next_json();
+        kinds.push(message["type"].as_str().unwrap().to_owned());
+        if message["data"]["status"]["exec_info"]["queue_remaining"] == 0 {
+            break;
+        }
+    }
+    kinds.dedup();
+    assert_eq!(kinds, ["status", "progress_state", "status"]);
+}
+
+#[test]
+fn a_client_that_comes_back_is_told_where_its_prompt_is() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let mut first = server.socket("me");
+    first.next();
+    let id = server.queue(&endless("me"));
+    while first.next_json()["type"] != "executing" {}
+    let mut second = server.socket("me");
+    assert_eq!(second.next_json()["data"]["sid"], "me");
+    let executing = second.next_json();
+    assert_eq!(executing["type"], "executing");
+    assert_eq!(executing["data"].as_object().unwrap().len(), 1);
+    server.post("/interrupt", &json!({}));
+    let kinds = types(&second.until_over(&id));
+    assert!(kinds.contains(&"execution_interrupted".to_owned()));
+    // Ids may be left to the server.
+    let mut third = super::client::Socket::connect(&format!("ws://{}/api/ws", server.address));
+    assert_eq!(third.next_json()["data"]["sid"].as_str().unwrap().len(), 32);
+}
+
+#[test]
+fn features_count_in_the_first_message_only() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let features = json!({"type": "feature_flags", "data": {"supports_preview_metadata": true}}).to_string();
+    let mut socket = server.socket("a");
+    socket.next();
+    socket.send("no JSON");
+    socket.send(&features);
+    let answer = socket.next_json();
+    assert_eq!(answer["type"], "feature_flags");
+    assert_eq!(answer["data"], server.get_json("/features"));
+    let mut late = server.socket("b");
+    late.next();
+    late.send("{\"type\": \"other\"}");
+    late.send(&features);
+    let id = server.queue(&save("f", "b"));
+    assert!(!types(&late.until_over(&id)).contains(&"feature_flags".to_owned()));
+}
+
+#[test]
+fn freed_memory_forgets_results() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let cached = |id: &str| server.ended(id)["status"]["messages"][1][1]["nodes"].as_array().unwrap().len();
+    let run = || cached(&server.queue(&save("x", "nobody")));
+    assert_eq!((run(), run()), (0, 2));
+    assert_eq!(server.post("/free", &json!({"free_memory": true})).status, 200);
+    assert_eq!(run(), 0);
+    assert_eq!(server.post("/free", &json!({"unload_models": true})).status, 200);
+    assert_eq!(run(), 2);
+}
+
+#[test]
+fn other_sites_are_refused() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let own = format!("http://{}", server.address);
+    let status = |headers: &[(&str, &str)]| server.request("GET", "/prompt", headers, b"").status;
+    assert_eq!(status(&[("Origin", &own)]), 200);
+    assert_eq!(status(&[("Origin", "http://evil.example")]), 403);
+    assert_eq!(status(&[("Host", "evil.example")]), 403);
+    assert_eq!(status(&[("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Mode", "no-cors")]), 403);
+    drop(server);
+    let server = Server::start(base.path(), &["--memory-queue", "--enable-cors-header", "http://a.example"]);
+    let answer = server.request("GET", "/prompt", &[("Origin", "http://a.example")], b"");
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.header("access-control-allow-origin"), Some("http://a.example"));
+    assert_eq!(answer.header("access-control-allow-credentials"), Some("true"));
+}
+
+#[test]
+fn the_queue_survives_a_kill() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &[]);
+    let done = server.queue(&save("done", "nobody"));
+    server.ended(&done);
+    let running = server.queue(&sampling(20, "nobody"));
+    let waiting: Vec<String> = (0..3).map(|_| server.queue(&save("waiting", "nobody"))).collect();
+    started(&server, &running);
+    server.kill();
+
+    let server = Server::start(base.path(), &[]);
+    let entry = server.ended(&waiting[2]);
+    assert_eq!(entry["status"]["completed"], true);
+    let ids: Vec<String> = server.get_json("/history").as_object().unwrap().keys().cloned().collect();
+    assert_eq!(
+        ids,
+        [vec![done, running], waiting].concat(),
+        "the killed prompt runs first, all of them once"
+    );
+}
+
+#[test]
+#[cfg(unix)]
+fn a_stopped_server_puts_its_prompt_back() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--stop-after", "0"]);
+    let running = server.queue(&sampling(20, "nobody"));
+    started(&server, &running);
+    assert!(server.stop().success());
+    let server = Server::start(base.path(), &["--after-crash", "report"]);
+    assert_eq!(server.ended(&running)["status"]["completed"], true, "it was put back, so it did not crash");
+}
+
+#[test]
+fn a_crashed_prompt_can_be_reported_instead() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &[]);
+    let running = server.queue(&endless("nobody"));
+    started(&server, &running);
+    server.kill();
+    let server = Server::start(base.path(), &["--after-crash", "report"]);
+    let entry = server.ended(&running);
+    assert_eq!(entry["status"]["status_str"], "error");
+    assert_eq!(entry["status"]["messages"][0][0], "execution_error");
+}
+
+#[test]
+fn two_servers_do_not_share_a_queue() {
+    let base = tempfile::tempdir().unwrap();
+    let _server = Server::start(base.path(), &[]);
+    let second = crate::common::lattice(base.path(), &["serve", "--port", "0"]);
+    assert!(!second.status.success());
+    assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another server"));
+}
+
+#[test]
+fn other_machines_are_served_on_purpose_only() {
+    let base = tempfile::tempdir().unwrap();
+    let refused = crate::common::lattice(base.path(), &["serve", "--port", "0", "--listen"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("--no-auth"));
+}
