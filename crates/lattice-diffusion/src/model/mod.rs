@@ -9,6 +9,7 @@ use candle_core::{Result, Tensor};
 use crate::ModelSampling;
 use crate::conditioning::repeat_batch;
 use crate::conditioning::{ControlSource, Entry};
+use crate::latent_format::LatentFormat;
 
 pub use network::NetworkModel;
 
@@ -146,6 +147,11 @@ pub trait NoiseModel: Send + Sync {
 
     /// Channels of the noisy latent.
     fn latent_channels(&self) -> usize;
+
+    /// Scale between the VAE's latents and the network's, if it is known not to be 1.
+    fn latent_format(&self) -> Option<&'static LatentFormat> {
+        None
+    }
 
     /// An entry's tensor and options as inputs for a run.
     ///

@@ -128,6 +128,10 @@ impl NoiseModel for NetworkModel {
         self.spec.out_channels
     }
 
+    fn latent_format(&self) -> Option<&'static LatentFormat> {
+        LatentFormat::named(self.spec.latent_format.name())
+    }
+
     fn resolve(&self, entry: &Entry, role: ListRole, run: &Run) -> Result<ModelInputs> {
         let context = entry.tensor.to_dtype(DType::F32)?.to_device(&run.device)?;
         if let Some(width) = self.spec.context_width {

@@ -54,7 +54,7 @@ pub use lcm::{Lcm, LcmUpscale, Resize};
 pub use lms::Lms;
 pub use res_multistep::ResMultistep;
 pub use run::{Observer, SamplerRun, Silent, Step};
-pub use sa_solver::SaSolver;
+pub use sa_solver::{SaSolver, SdeInterval};
 pub use seeds::{Seeds2, Seeds3};
 pub use table::{NamedSampler, SAMPLERS, sampler_named};
 pub use uni_pc::{UniPc, UniPcVariant};

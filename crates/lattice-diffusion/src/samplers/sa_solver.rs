@@ -10,15 +10,42 @@ use crate::{ModelSampling, lincomb};
 /// Highest order whose equations are solved.
 const MAX_ORDER: usize = 16;
 
+/// Between which noise levels [`SaSolver`] is stochastic.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum SdeInterval {
+    /// Those after these shares of the run's model, 0 (start) to 1 (end).
+    Shares {
+        /// First.
+        start: f64,
+        /// Last.
+        end: f64,
+    },
+    /// These, both included.
+    Sigmas {
+        /// Highest.
+        start: f64,
+        /// Lowest.
+        end: f64,
+    },
+}
+
+impl SdeInterval {
+    fn contains(self, model: &ModelSampling, s: f64) -> bool {
+        let (start, end) = match self {
+            Self::Shares { start, end } => (model.percent_to_sigma(start), model.percent_to_sigma(end)),
+            Self::Sigmas { start, end } => (start, end),
+        };
+        start >= s && s >= end
+    }
+}
+
 /// SA-Solver. One model call per step, two with `pece`.
 #[derive(Clone, Copy, Debug)]
 pub struct SaSolver {
     /// Stochasticity inside the interval, none outside.
     pub eta: f64,
-    /// Share of the run at which stochasticity starts.
-    pub start_percent: f64,
-    /// Share of the run at which it ends.
-    pub end_percent: f64,
+    /// Where that is.
+    pub interval: SdeInterval,
     /// Factor of the noise.
     pub s_noise: f64,
     /// Predictions that the predictor uses.
@@ -35,8 +62,7 @@ impl Default for SaSolver {
     fn default() -> Self {
         Self {
             eta: 1.0,
-            start_percent: 0.2,
-            end_percent: 0.8,
+            interval: SdeInterval::Shares { start: 0.2, end: 0.8 },
             s_noise: 1.0,
             predictor_order: 3,
             corrector_order: 4,
@@ -56,9 +82,7 @@ struct Interval {
 
 impl SaSolver {
     fn tau(&self, model: &ModelSampling, s: f64) -> f64 {
-        let start = model.percent_to_sigma(self.start_percent);
-        let end = model.percent_to_sigma(self.end_percent);
-        if start >= s && s >= end { self.eta } else { 0.0 }
+        if self.interval.contains(model, s) { self.eta } else { 0.0 }
     }
 
     /// Weights of the predictions made at `lambdas` (oldest first) over an interval.

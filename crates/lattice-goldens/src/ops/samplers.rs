@@ -10,8 +10,8 @@ use lattice_diffusion::model::{NoiseModel, Run};
 use lattice_diffusion::sample::{self, DenoiseMask, Differential, Sampled, Sampling};
 use lattice_diffusion::samplers::{
     self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, EulerAncestral,
-    EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler, SdeSolver,
-    Step, sampler_named,
+    EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, Observer, SaSolver, Sampler, SdeInterval,
+    SdeSolver, Step, sampler_named,
 };
 use lattice_diffusion::schedules::{Scheduler, basic_schedule, ksampler_schedule};
 use lattice_diffusion::{Denoised, Denoiser, ModelSampling};
@@ -87,8 +87,7 @@ fn node_sampler(node: &str, options: &Json) -> Result<Arc<dyn Sampler>> {
         }
         "SamplerSASolver" => Arc::new(SaSolver {
             eta: eta?,
-            start_percent: get("sde_start_percent")?,
-            end_percent: get("sde_end_percent")?,
+            interval: SdeInterval::Shares { start: get("sde_start_percent")?, end: get("sde_end_percent")? },
             s_noise: s_noise?,
             predictor_order: count("predictor_order")?,
             corrector_order: count("corrector_order")?,

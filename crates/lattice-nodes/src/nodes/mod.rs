@@ -17,8 +17,14 @@ mod latent_empty;
 mod loaders;
 mod lora;
 mod mask;
+mod model_sampling;
 mod primitive;
+mod samplers;
 mod sampling;
+mod sampling_custom;
+mod sampling_run;
+mod schedulers;
+mod sigmas;
 mod strings;
 mod text;
 mod vae;
@@ -49,8 +55,13 @@ pub fn registry() -> Registry {
         loaders::nodes(),
         lora::nodes(),
         mask::nodes(),
+        model_sampling::nodes(),
         primitive::nodes(),
+        samplers::nodes(),
         sampling::nodes(),
+        sampling_custom::nodes(),
+        schedulers::nodes(),
+        sigmas::nodes(),
         strings::nodes(),
         text::nodes(),
         vae::nodes(),

@@ -3,6 +3,7 @@
 mod clip;
 mod guider;
 mod model;
+mod sampling;
 mod vae;
 
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use crate::node::GraphType;
 pub use clip::{Clip, ClipEncoder, ClipFamily, EncodedPrompt, PromptChunks};
 pub use guider::Guider;
 pub use model::{Conditioning, Model};
+pub use sampling::{Noise, Sampler, Sigmas};
 pub use vae::{PixelSpace, Vae, crop_to_multiple};
 
 /// Patched weights of earlier combinations that a model keeps, for switching between adapters.

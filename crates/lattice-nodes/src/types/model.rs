@@ -21,6 +21,8 @@ pub struct Model {
     pub patched: PatchedWeights,
     /// Noise levels and prediction type: the family's, or what a node put in their place.
     pub settings: SamplingSettings,
+    /// Scale of its latents: the family's, or what a node put in its place.
+    latent_format: detect::LatentFormat,
     /// The network as guidance sees it, and changes to guidance.
     pub guided: guidance::Model,
 }
@@ -36,9 +38,10 @@ impl Model {
     /// If its noise levels make no schedule.
     pub fn new(part: Arc<DiffusionPart>) -> Result<Self> {
         let settings = family_settings(&part.spec);
-        let guided = guidance::Model::new(Arc::new(network(&part, &settings)?));
+        let latent_format = part.spec.latent_format;
+        let guided = guidance::Model::new(Arc::new(network(&part, &settings, latent_format)?));
         let patched = PatchedWeights::new(part.weights.clone(), "diffusion_model.", super::PATCH_CACHE_BYTES);
-        Ok(Self { part, patched, settings, guided })
+        Ok(Self { part, patched, settings, latent_format, guided })
     }
 
     /// The same model with one more set of patches on its weights. Only tensors that no earlier combination had are
@@ -58,14 +61,25 @@ impl Model {
         &self.part.spec
     }
 
+    /// Noise levels and prediction type of the family, whatever nodes have put in their place.
+    pub fn family_settings(&self) -> SamplingSettings {
+        family_settings(&self.part.spec)
+    }
+
     /// The same model with other noise levels.
     ///
     /// # Errors
     /// If they make no schedule.
     pub fn with_settings(&self, settings: SamplingSettings) -> Result<Self> {
-        let guided =
-            guidance::Model { base: Arc::new(network(&self.part, &settings)?), ..self.guided.clone() };
-        Ok(Self { settings, guided, ..self.clone() })
+        Self { settings, ..self.clone() }.rebuilt()
+    }
+
+    /// The same model with latents of another scale.
+    ///
+    /// # Errors
+    /// None; the noise levels have made a schedule before.
+    pub fn with_latent_format(&self, latent_format: detect::LatentFormat) -> Result<Self> {
+        Self { latent_format, ..self.clone() }.rebuilt()
     }
 
     /// The same model over other weights (patched ones).
@@ -73,9 +87,13 @@ impl Model {
     /// # Errors
     /// If the noise levels make no schedule.
     pub fn with_part(&self, part: Arc<DiffusionPart>) -> Result<Self> {
-        let guided =
-            guidance::Model { base: Arc::new(network(&part, &self.settings)?), ..self.guided.clone() };
-        Ok(Self { part, guided, ..self.clone() })
+        Self { part, ..self.clone() }.rebuilt()
+    }
+
+    /// With the network as guidance sees it made anew.
+    fn rebuilt(mut self) -> Result<Self> {
+        self.guided.base = Arc::new(network(&self.part, &self.settings, self.latent_format)?);
+        Ok(self)
     }
 
     /// The same model with guidance changed.
@@ -87,9 +105,14 @@ impl Model {
     }
 }
 
-fn network(part: &DiffusionPart, settings: &SamplingSettings) -> Result<NetworkModel> {
+fn network(
+    part: &DiffusionPart,
+    settings: &SamplingSettings,
+    latent_format: detect::LatentFormat,
+) -> Result<NetworkModel> {
     let sampling = ModelSampling::new(settings).map_err(Error::other)?;
-    Ok(NetworkModel::new(part.spec.clone(), part.network.clone(), sampling))
+    let spec = ModelSpec { latent_format, ..part.spec.clone() };
+    Ok(NetworkModel::new(spec, part.network.clone(), sampling))
 }
 
 /// The settings that the facts of a family amount to.
