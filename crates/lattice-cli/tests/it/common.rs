@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use lattice_goldens::synthetic::Manifest;
+use lattice_weights::StoredDType;
+use serde_json::Value as Json;
+
 pub(crate) fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").join(path)
 }
@@ -22,4 +26,20 @@ pub(crate) fn pixels(file: &Path) -> (usize, usize, Vec<u8>) {
     let (_, height, width, _) = image.dims4().unwrap();
     let values = image.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     (width, height, values.iter().map(|v| (v * 255.0).round() as u8).collect())
+}
+
+/// Writes a tiny model (`tiny/NAME`) below `models/`.
+pub(crate) fn make(base: &Path, name: &str, kind: &str) {
+    let folder = base.join("models").join(kind);
+    std::fs::create_dir_all(&folder).unwrap();
+    let manifest = Manifest::find(&Manifest::project_root(), &format!("tiny/{name}")).unwrap();
+    manifest.write(&folder.join(format!("{name}.safetensors")), 0, StoredDType::F16).unwrap();
+}
+
+/// Runs a prompt and returns the picture.
+pub(crate) fn picture(base: &Path, prompt: &Json) -> (usize, usize, Vec<u8>) {
+    std::fs::write(base.join("prompt.json"), prompt.to_string()).unwrap();
+    let output = lattice(base, &["run", "prompt.json", "-q"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    pixels(&base.join(String::from_utf8(output.stdout).unwrap().trim()))
 }

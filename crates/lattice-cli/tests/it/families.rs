@@ -2,27 +2,17 @@
 
 use std::path::Path;
 
-use lattice_goldens::synthetic::Manifest;
-use lattice_weights::StoredDType;
 use serde_json::{Value as Json, json};
 
-use crate::common::{lattice, pixels, project};
-
-/// Writes a tiny model (`tiny/NAME`) below `models/`.
-fn make(base: &Path, name: &str, kind: &str) {
-    let folder = base.join("models").join(kind);
-    std::fs::create_dir_all(&folder).unwrap();
-    let manifest = Manifest::find(&Manifest::project_root(), &format!("tiny/{name}")).unwrap();
-    manifest.write(&folder.join(format!("{name}.safetensors")), 0, StoredDType::F16).unwrap();
-}
+use crate::common::{make, picture, project};
 
 /// Nodes that load a checkpoint: model, text encoders and VAE are slots 0, 1, 2 of node `m`.
-fn checkpoint(name: &str) -> Json {
+pub(crate) fn checkpoint(name: &str) -> Json {
     json!({"m": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": format!("{name}.safetensors")}}})
 }
 
 /// A two-step text-to-image prompt on top of loader nodes; `model`, `clip` and `vae` say where their results are.
-fn text_to_image(mut loaders: Json, [model, clip, vae]: [Json; 3]) -> Json {
+pub(crate) fn text_to_image(mut loaders: Json, [model, clip, vae]: [Json; 3]) -> Json {
     let rest = json!({
         "p": {"class_type": "CLIPTextEncode", "inputs": {"text": "a (red:1.2) fox", "clip": clip}},
         "n": {"class_type": "CLIPTextEncode", "inputs": {"text": "blurry", "clip": clip}},
@@ -38,16 +28,8 @@ fn text_to_image(mut loaders: Json, [model, clip, vae]: [Json; 3]) -> Json {
     loaders
 }
 
-fn slots(node: &str) -> [Json; 3] {
+pub(crate) fn slots(node: &str) -> [Json; 3] {
     [json!([node, 0]), json!([node, 1]), json!([node, 2])]
-}
-
-/// Runs a prompt and returns the picture.
-fn picture(base: &Path, prompt: &Json) -> (usize, usize, Vec<u8>) {
-    std::fs::write(base.join("prompt.json"), prompt.to_string()).unwrap();
-    let output = lattice(base, &["run", "prompt.json", "-q"]);
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    pixels(&base.join(String::from_utf8(output.stdout).unwrap().trim()))
 }
 
 /// Text to image, image to image and inpainting with one loader.

@@ -12,7 +12,7 @@ mod resolve;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
-use lattice_models::network::{Control, NetworkInput};
+use lattice_models::network::{Control, NetworkInput, ReferencePlacement};
 
 pub use area::{Area, Cells};
 pub use predict::predict_lists;
@@ -56,14 +56,30 @@ pub struct Options {
     pub default: bool,
     /// A control network or adapter.
     pub control: Option<ControlHint>,
-    /// Distilled guidance scale.
-    pub guidance: Option<f64>,
+    /// Distilled guidance.
+    pub guidance: Guidance,
     /// Sizes that SDXL is told.
     pub sizes: SizeOptions,
     /// Latent of the picture to paint in, unscaled, [B, C, h, w].
     pub concat_latent: Option<Tensor>,
     /// Where to paint (1), [n, 1, h, w].
     pub concat_mask: Option<Tensor>,
+    /// Latents of pictures to look at, unscaled, [n, C, h, w] of any size (Flux Kontext).
+    pub references: Vec<Tensor>,
+    /// How those are placed beside the picture.
+    pub reference_placement: ReferencePlacement,
+}
+
+/// The guidance scale that distilled models take as an input.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Guidance {
+    /// The family's usual one.
+    #[default]
+    Usual,
+    /// None: the network does without the input.
+    Off,
+    /// This one.
+    Scale(f64),
 }
 
 impl Default for Options {
@@ -80,10 +96,12 @@ impl Default for Options {
             end_percent: None,
             default: false,
             control: None,
-            guidance: None,
+            guidance: Guidance::default(),
             sizes: SizeOptions::default(),
             concat_latent: None,
             concat_mask: None,
+            references: Vec::new(),
+            reference_placement: ReferencePlacement::default(),
         }
     }
 }

@@ -15,8 +15,8 @@ use crate::model::NoiseModel;
 pub use guider::{GuidedRun, Guider, GuiderKind};
 pub use patch::{CfgFunction, Combined, Evaluate, Patches, PostCfg, PreCfg, Predictions, Step};
 pub use patches::{
-    AdaptiveProjectedGuidance, CfgNorm, CfgZeroStar, EpsilonScaling, FreSca, LinearCfg, Mahiro, PerpNeg,
-    RenormCfg, RescaleCfg, TangentialDampingCfg, TriangleCfg, perp_neg,
+    AdaptiveProjectedGuidance, CfgNorm, CfgZeroStar, EpsilonScaling, FreSca, LinearCfg, Mahiro,
+    OperationOnGuidance, PerpNeg, RenormCfg, RescaleCfg, TangentialDampingCfg, TriangleCfg, perp_neg,
 };
 
 /// A model with the changes that nodes made to its guidance. Cloning copies neither weights nor patches.

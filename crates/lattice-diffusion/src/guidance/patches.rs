@@ -8,7 +8,7 @@ use candle_core::{DType, Result, Tensor};
 
 pub use plain_cfg::{LinearCfg, PerpNeg, RenormCfg, RescaleCfg, TriangleCfg, perp_neg};
 pub use post::{CfgNorm, CfgZeroStar, EpsilonScaling, Mahiro};
-pub use pre::{AdaptiveProjectedGuidance, FreSca, TangentialDampingCfg};
+pub use pre::{AdaptiveProjectedGuidance, FreSca, OperationOnGuidance, TangentialDampingCfg};
 
 /// Axes other than the batch's.
 fn item_axes(t: &Tensor) -> Vec<usize> {

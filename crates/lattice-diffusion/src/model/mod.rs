@@ -6,6 +6,8 @@ mod network;
 
 use candle_core::{Result, Tensor};
 
+use lattice_models::network::ReferencePlacement;
+
 use crate::ModelSampling;
 use crate::conditioning::repeat_batch;
 use crate::conditioning::{ControlSource, Entry};
@@ -60,6 +62,10 @@ pub struct ModelInputs {
     pub guidance: Option<Tensor>,
     /// Channels joined to the noisy latent, [n, C', spatial...]; cut like the latent.
     pub concat: Option<Tensor>,
+    /// Latents to look at, [n, C, h, w] each, scaled.
+    pub references: Vec<Tensor>,
+    /// How those are placed beside the picture.
+    pub reference_placement: ReferencePlacement,
 }
 
 impl ModelInputs {
@@ -81,7 +87,12 @@ impl ModelInputs {
             }
             _ => same(0),
         };
-        texts_fit && (1..5).all(same)
+        let sizes = |inputs: &Self| -> Vec<Vec<usize>> {
+            inputs.references.iter().map(|t| t.dims().get(1..).unwrap_or_default().to_vec()).collect()
+        };
+        let same_references =
+            sizes(self) == sizes(other) && self.reference_placement == other.reference_placement;
+        texts_fit && (1..5).all(same) && same_references
     }
 
     /// Every tensor at the latent's batch size.
@@ -93,6 +104,8 @@ impl ModelInputs {
             y: repeat(&self.y)?,
             guidance: repeat(&self.guidance)?,
             concat: repeat(&self.concat)?,
+            references: self.references.iter().map(|t| repeat_batch(t, batch)).collect::<Result<_>>()?,
+            reference_placement: self.reference_placement,
         })
     }
 
@@ -123,8 +136,21 @@ impl ModelInputs {
             y: join(|i| &i.y)?,
             guidance: join(|i| &i.guidance)?,
             concat: join(|i| &i.concat)?,
+            references: join_each(all)?,
+            reference_placement: all.first().map(|i| i.reference_placement).unwrap_or_default(),
         })
     }
+}
+
+/// The references of inputs that have equally many, one behind the other on the batch axis.
+fn join_each(all: &[ModelInputs]) -> Result<Vec<Tensor>> {
+    let count = all.iter().map(|i| i.references.len()).min().unwrap_or(0);
+    (0..count)
+        .map(|k| match all {
+            [only] => Ok(only.references[k].clone()),
+            _ => Tensor::cat(&all.iter().map(|i| &i.references[k]).collect::<Vec<_>>(), 0),
+        })
+        .collect()
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {

@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
 use lattice_models::detect::{self, Family, ModelSpec};
+use lattice_models::network::Reference;
 use lattice_models::{DiffusionNetwork, ForwardOptions, NetworkInput};
 
 use super::{ListRole, ModelInputs, NoiseModel, Run, added, concat};
-use crate::conditioning::{ControlSource, Entry};
+use crate::conditioning::{ControlSource, Entry, Guidance};
 use crate::latent_format::LatentFormat;
 use crate::{ModelSampling, Prediction};
 
@@ -81,9 +82,24 @@ impl NetworkModel {
         if !self.spec.guidance {
             return Ok(None);
         }
-        let usual = if self.spec.family == Family::HunyuanVideo { 6.0 } else { 3.5 };
-        let scale = entry.options.guidance.unwrap_or(usual);
+        let scale = match entry.options.guidance {
+            Guidance::Off => return Ok(None),
+            Guidance::Scale(scale) => scale,
+            Guidance::Usual if self.spec.family == Family::HunyuanVideo => 6.0,
+            Guidance::Usual => 3.5,
+        };
         Tensor::full(scale as f32, 1, &run.device).map(Some)
+    }
+
+    /// Latents to look at, in the network's scale. Families that cannot look at any ignore them.
+    fn references(&self, entry: &Entry, run: &Run) -> Result<Vec<Tensor>> {
+        if !matches!(self.spec.family, Family::Flux | Family::FluxSchnell) {
+            return Ok(Vec::new());
+        }
+        let scaled = |latent: &Tensor| {
+            scale_latent(self.spec.latent_format, &latent.to_device(&run.device)?.to_dtype(DType::F32)?)
+        };
+        entry.options.references.iter().map(scaled).collect()
     }
 
     /// Joined channels, where the network's input has more channels than its output.
@@ -150,6 +166,8 @@ impl NoiseModel for NetworkModel {
             y: self.vector(entry, role, run)?,
             guidance: self.guidance(entry, run)?,
             concat: self.concat(entry, run)?,
+            references: self.references(entry, run)?,
+            reference_placement: entry.options.reference_placement,
         })
     }
 
@@ -171,6 +189,10 @@ impl NoiseModel for NetworkModel {
             context_mask: inputs.context_mask.clone(),
             y: inputs.y.clone(),
             guidance: inputs.guidance.clone(),
+            reference: (!inputs.references.is_empty()).then(|| Reference {
+                latents: inputs.references.clone(),
+                placement: inputs.reference_placement,
+            }),
             ..NetworkInput::new(joined, timesteps)
         };
         if let Some(control) = control {

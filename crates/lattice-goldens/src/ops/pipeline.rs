@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use candle_core::Tensor;
-use lattice_diffusion::conditioning::{Entry, SizeOptions};
+use lattice_diffusion::conditioning::{Entry, Guidance, SizeOptions};
 use lattice_diffusion::guidance::{Guider, GuiderKind};
 use lattice_diffusion::latent_format::{LatentFormat, is_empty};
 use lattice_diffusion::model::Run;
@@ -90,7 +90,7 @@ fn pipeline(case: &Case<'_>) -> Result<Outcome> {
     for entry in [&mut positive, &mut negative] {
         let add = &params["add"];
         let size = |name: &str| add[name].as_f64();
-        entry.options.guidance = size("guidance");
+        entry.options.guidance = size("guidance").map_or(Guidance::Usual, Guidance::Scale);
         entry.options.sizes = SizeOptions {
             width: size("width"),
             height: size("height"),

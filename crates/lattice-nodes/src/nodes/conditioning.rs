@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use lattice_diffusion::conditioning::edit::{self, with_options};
-use lattice_diffusion::conditioning::{Area, Options};
+use lattice_diffusion::conditioning::{Area, Guidance, Options};
 use lattice_graph::Node;
+use lattice_models::network::ReferencePlacement;
 
 use super::MAX_RESOLUTION;
-use crate::Result;
-use crate::node::{Choice, node};
-use crate::types::{Conditioning, Mask};
+use crate::node::{Choice, Value, node};
+use crate::types::{Conditioning, Latent, Mask};
+use crate::{Error, Result};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
@@ -24,7 +25,11 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         conditioning_set_mask,
         conditioning_zero_out,
         conditioning_set_timestep_range,
+        conditioning_set_default_combine,
         flux_guidance,
+        flux_disable_guidance,
+        reference_latent,
+        flux_kontext_multi_reference_latent_method,
     ]
 }
 
@@ -212,5 +217,73 @@ fn flux_guidance(
     #[widget] conditioning: Conditioning,
     #[widget(default = 3.5, min = 0.0, max = 100.0, step = 0.1)] guidance: f64,
 ) -> Conditioning {
-    changed(&conditioning, |options| options.guidance = Some(guidance))
+    changed(&conditioning, |options| options.guidance = Guidance::Scale(guidance))
+}
+
+/// Takes the guidance input of distilled models away.
+#[node(
+    name = "FluxDisableGuidance",
+    category = "advanced/conditioning/flux",
+    module = "comfy_extras.nodes_flux",
+    v3
+)]
+fn flux_disable_guidance(#[widget] conditioning: Conditioning) -> Conditioning {
+    changed(&conditioning, |options| options.guidance = Guidance::Off)
+}
+
+/// Shows an editing model one more picture.
+#[node(
+    name = "ReferenceLatent",
+    category = "advanced/conditioning/edit_models",
+    module = "comfy_extras.nodes_edit_model",
+    v3
+)]
+fn reference_latent(
+    #[widget] conditioning: Conditioning,
+    /// The picture, encoded. Without it nothing changes.
+    #[widget]
+    latent: Option<Latent>,
+) -> Conditioning {
+    let Some(latent) = latent else { return conditioning };
+    changed(&conditioning, |options| options.references.push(latent.samples.clone()))
+}
+
+/// How pictures that an editing model is shown are placed beside the one it makes.
+#[node(
+    name = "FluxKontextMultiReferenceLatentMethod",
+    category = "advanced/conditioning/flux",
+    module = "comfy_extras.nodes_flux",
+    v3,
+    experimental
+)]
+fn flux_kontext_multi_reference_latent_method(
+    #[widget] conditioning: Conditioning,
+    #[combo("offset", "index", "uxo/uno")] reference_latents_method: &str,
+) -> Conditioning {
+    let placement = match reference_latents_method {
+        "offset" => ReferencePlacement::Offset,
+        "index" => ReferencePlacement::Index,
+        _ => ReferencePlacement::Diagonal,
+    };
+    changed(&conditioning, |options| options.reference_placement = placement)
+}
+
+/// Adds prompts that apply where the others leave room: their weight is what those leave of 1.
+#[node(
+    name = "ConditioningSetDefaultCombine",
+    title = "Cond Set Default Combine",
+    category = "advanced/hooks/cond single",
+    module = "comfy_extras.nodes_hooks",
+    experimental
+)]
+fn conditioning_set_default_combine(
+    cond: Conditioning,
+    #[name("cond_DEFAULT")] default: Conditioning,
+    #[kind("HOOKS")] hooks: Option<Value>,
+) -> Result<Conditioning> {
+    if hooks.is_some() {
+        return Err(Error::value("hooks on default conditionings are not supported"));
+    }
+    let default = with_options(&default.0, |options| options.default = true);
+    Ok(Conditioning([cond.0, default].concat()))
 }

@@ -4,8 +4,10 @@ use std::sync::Arc;
 
 use lattice_diffusion::guidance::{
     self, AdaptiveProjectedGuidance, CfgFunction, CfgNorm, CfgZeroStar, EpsilonScaling, FreSca, GuiderKind,
-    LinearCfg, Mahiro, PostCfg, PreCfg, RenormCfg, RescaleCfg, TangentialDampingCfg, TriangleCfg,
+    LinearCfg, Mahiro, OperationOnGuidance, PostCfg, PreCfg, RenormCfg, RescaleCfg, TangentialDampingCfg,
+    TriangleCfg,
 };
+use lattice_diffusion::latent::Operation;
 use lattice_graph::Node;
 
 use crate::node::{Choice, node};
@@ -31,6 +33,7 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         video_linear_cfg_guidance,
         video_triangle_cfg_guidance,
         differential_diffusion,
+        latent_apply_operation_cfg,
     ]
 }
 
@@ -322,4 +325,16 @@ fn differential_diffusion(
     #[widget(default = 1.0, min = 0.0, max = 1.0, step = 0.01)] strength: Option<f64>,
 ) -> Model {
     model.with_patches(|patches| patches.differential_diffusion = Some(strength.unwrap_or(1.0)))
+}
+
+/// Applies an operation on latents to guidance, the difference of the two predictions.
+#[node(
+    name = "LatentApplyOperationCFG",
+    category = "latent/advanced/operations",
+    module = "comfy_extras.nodes_latent",
+    v3,
+    experimental
+)]
+fn latent_apply_operation_cfg(#[widget] model: Model, #[widget] operation: Operation) -> Model {
+    with_pre(&model, OperationOnGuidance { operation })
 }

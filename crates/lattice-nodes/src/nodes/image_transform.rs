@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lattice_graph::Node;
-use lattice_media::resize::{Crop, resize_images};
+use lattice_media::resize::{Crop, Method, resize_images};
 use lattice_media::transform::{self, Padding, Side};
 
 use super::MAX_RESOLUTION;
@@ -24,6 +24,7 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         image_stitch,
         resize_and_pad_image,
         image_pad_for_outpaint,
+        flux_kontext_image_scale,
     ]
 }
 
@@ -248,4 +249,36 @@ fn image_pad_for_outpaint(
     let padding = Padding { left, top, right, bottom };
     let (image, mask) = transform::pad_for_outpaint(&image.0, padding, feathering)?;
     Ok((Image(image), Mask(mask)))
+}
+
+/// Sizes (width, height) that Flux Kontext was trained on, from tall to square; the wide ones are these turned.
+const KONTEXT_SIZES: [(usize, usize); 9] = [
+    (672, 1568),
+    (688, 1504),
+    (720, 1456),
+    (752, 1392),
+    (800, 1328),
+    (832, 1248),
+    (880, 1184),
+    (944, 1104),
+    (1024, 1024),
+];
+
+/// Resizes pictures to the size that Flux Kontext knows best of those with about their aspect ratio.
+#[node(
+    name = "FluxKontextImageScale",
+    category = "advanced/conditioning/flux",
+    module = "comfy_extras.nodes_flux",
+    v3
+)]
+fn flux_kontext_image_scale(#[widget] image: Image) -> Result<Image> {
+    let (_, height, width, _) = image.0.dims4()?;
+    if height == 0 || width == 0 {
+        return Err(Error::value("the picture is empty"));
+    }
+    let aspect = width as f64 / height as f64;
+    let off = |&(w, h): &(usize, usize)| (aspect - w as f64 / h as f64).abs();
+    let sizes = KONTEXT_SIZES.iter().flat_map(|&(w, h)| [(w, h), (h, w)]);
+    let (width, height) = sizes.min_by(|a, b| off(a).total_cmp(&off(b))).unwrap_or((width, height));
+    Ok(Image(resize_images(&image.0, width, height, Method::Lanczos, Crop::Center)?))
 }

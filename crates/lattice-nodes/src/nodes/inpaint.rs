@@ -13,7 +13,7 @@ use crate::types::{Conditioning, Image, Latent, Mask, Vae, crop_to_multiple};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
-    crate::nodes![vae_encode_for_inpaint, inpaint_model_conditioning]
+    crate::nodes![vae_encode_for_inpaint, inpaint_model_conditioning, instruct_pix_to_pix_conditioning]
 }
 
 /// Encodes pictures for inpainting from scratch: what the mask covers becomes grey, and only that is sampled anew.
@@ -66,6 +66,27 @@ fn inpaint_model_conditioning(
         ..Latent::new(vae.encode(&inpaint.pixels)?)
     };
     Ok((show(&positive), show(&negative), latent))
+}
+
+/// Shows an instruct model the picture that it is to change.
+#[node(
+    name = "InstructPixToPixConditioning",
+    category = "conditioning/instructpix2pix",
+    module = "comfy_extras.nodes_ip2p",
+    outputs("positive", "negative", "latent"),
+    v3
+)]
+fn instruct_pix_to_pix_conditioning(
+    #[widget] positive: Conditioning,
+    #[widget] negative: Conditioning,
+    #[widget] vae: Vae,
+    #[widget] pixels: Image,
+) -> Result<(Conditioning, Conditioning, Latent)> {
+    let picture = vae.encode(&crop_to_multiple(&pixels.0, 8)?)?;
+    let show = |list: &Conditioning| {
+        Conditioning(with_options(&list.0, |options| options.concat_latent = Some(picture.clone())))
+    };
+    Ok((show(&positive), show(&negative), Latent::new(picture.zeros_like()?)))
 }
 
 /// Pictures and a mask of one size.

@@ -27,6 +27,7 @@ mod schedulers;
 mod sigmas;
 mod strings;
 mod text;
+mod text_families;
 mod vae;
 
 use lattice_graph::Registry;
@@ -64,6 +65,7 @@ pub fn registry() -> Registry {
         sigmas::nodes(),
         strings::nodes(),
         text::nodes(),
+        text_families::nodes(),
         vae::nodes(),
     ];
     categories.into_iter().flatten().collect()

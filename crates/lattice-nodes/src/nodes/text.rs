@@ -32,7 +32,7 @@ fn clip_text_encode(
 }
 
 /// One prompt without options.
-fn conditioning(prompt: EncodedPrompt) -> Conditioning {
+pub(super) fn conditioning(prompt: EncodedPrompt) -> Conditioning {
     let mut entry = Entry::new(prompt.states);
     entry.options.pooled = prompt.pooled;
     entry.options.attention_mask = prompt.mask;

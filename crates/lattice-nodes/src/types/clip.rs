@@ -17,6 +17,8 @@ use crate::{Error, Result};
 
 /// Width of CLIP-L's states, which keep their place where that encoder is missing.
 const CLIP_L_WIDTH: usize = 768;
+/// Tokens of one of CLIP's windows.
+const CLIP_TOKENS: usize = 77;
 /// Width of CLIP-G's pooled text.
 const CLIP_G_WIDTH: usize = 1280;
 /// Width of T5-XXL's states, to which SD3 pads those of CLIP.
@@ -149,8 +151,8 @@ pub struct Clip {
     encoders: Arc<[ClipEncoder]>,
     /// Hidden layer counted from the end; None: the family's.
     layer: Option<usize>,
-    /// Padding beyond the layout's.
-    pub padding: Padding,
+    /// Padding of encoders of the T5 kind, beyond the layout's.
+    t5_padding: Padding,
     embeddings: Option<Arc<Embeddings>>,
 }
 
@@ -206,7 +208,7 @@ impl Clip {
             Ok(ClipEncoder { part, patched, prompts })
         });
         let encoders = encoders.collect::<Result<_>>()?;
-        Ok(Self { family, encoders, layer: None, padding: Padding::default(), embeddings })
+        Ok(Self { family, encoders, layer: None, t5_padding: Padding::default(), embeddings })
     }
 
     /// How the encoders work together.
@@ -231,6 +233,12 @@ impl Clip {
         Self { layer: Some(layer), ..self.clone() }
     }
 
+    /// With prompts for encoders of the T5 kind padded by at least `min_padding` tokens, and up to `min_length`.
+    #[must_use]
+    pub fn with_t5_padding(&self, min_padding: usize, min_length: usize) -> Self {
+        Self { t5_padding: Padding { min_padding, min_length: Some(min_length) }, ..self.clone() }
+    }
+
     /// Cuts a prompt up for each encoder. `text` says what an encoder reads.
     ///
     /// # Errors
@@ -241,7 +249,11 @@ impl Clip {
             let source =
                 self.embeddings.as_ref().map(|e| e.of(kind.name(), encoder.part.encoder.embedding_width()));
             let source = source.as_ref().map(|source| source as &dyn EmbeddingSource);
-            encoder.prompts.tokenize(text(kind), source, self.padding).map_err(Error::other)
+            let padding = match kind {
+                TextEncoderKind::T5Xxl | TextEncoderKind::Umt5Xxl => self.t5_padding,
+                _ => Padding::default(),
+            };
+            encoder.prompts.tokenize(text(kind), source, padding).map_err(Error::other)
         });
         chunks.collect()
     }
@@ -260,16 +272,19 @@ impl Clip {
     /// As [`Self::tokenize`].
     pub fn equalize(&self, chunks: &mut PromptChunks) -> Result<()> {
         let empty = self.tokenize(|_| "")?;
-        let most = chunks.iter().map(Vec::len).max().unwrap_or(0);
+        let in_windows = |encoder: &ClipEncoder| encoder.prompts.layout.pad_to_max;
+        let lengths = chunks.iter().zip(&*self.encoders).filter(|(_, encoder)| in_windows(encoder));
+        let most = lengths.map(|(chunks, _)| chunks.len()).max().unwrap_or(0);
         for ((chunks, empty), encoder) in chunks.iter_mut().zip(empty).zip(&*self.encoders) {
-            while encoder.prompts.layout.pad_to_max && chunks.len() < most && !empty.is_empty() {
+            while in_windows(encoder) && chunks.len() < most && !empty.is_empty() {
                 chunks.extend(empty.iter().cloned());
             }
         }
         Ok(())
     }
 
-    /// Encodes tokens and joins what the encoders say.
+    /// Encodes tokens and joins what the encoders say. Stable Diffusion 3 sees nothing of an encoder without chunks,
+    /// others its empty prompt.
     ///
     /// # Errors
     /// If a token is outside an encoder's table, or a sequence too long for it.
@@ -278,6 +293,7 @@ impl Clip {
             .encoders
             .iter()
             .zip(chunks)
+            .filter(|(_, chunks)| self.family != ClipFamily::Sd3 || !chunks.is_empty())
             .map(|(encoder, chunks)| Ok((encoder.part.kind, self.encode_with(encoder, chunks)?)));
         let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
         Ok(match self.family {
@@ -365,6 +381,7 @@ fn side_by_side(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
 }
 
 /// States of the CLIP encoders side by side, zeros up to T5's width, then T5's tokens; both pooled texts side by side.
+/// Without any text: zeros.
 fn joined_for_sd3(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
     let (t5, clip): (Outputs, Outputs) =
         outputs.into_iter().partition(|(kind, _)| *kind == TextEncoderKind::T5Xxl);
@@ -385,7 +402,11 @@ fn joined_for_sd3(outputs: Outputs) -> candle_core::Result<EncodedPrompt> {
         states.pad_with_zeros(2, 0, missing)
     });
     let parts: Vec<Tensor> = clip_states.transpose()?.into_iter().chain(t5).collect();
-    Ok(EncodedPrompt { states: Tensor::cat(&parts, 1)?, pooled, mask: None })
+    let states = match parts.as_slice() {
+        [] => Tensor::zeros((1, CLIP_TOKENS, T5_WIDTH), DType::F32, &Device::Cpu)?,
+        parts => Tensor::cat(parts, 1)?,
+    };
+    Ok(EncodedPrompt { states, pooled, mask: None })
 }
 
 /// T5's states and CLIP-L's pooled text. A missing T5 leaves a sequence of zeros.

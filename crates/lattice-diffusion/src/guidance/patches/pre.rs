@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 
 use super::{dot, item_axes, last_axes, norm};
 use crate::guidance::patch::{PreCfg, Predictions, Step};
+use crate::latent::Operation;
 
 /// Tangential damping (arXiv 2503.18137): the unconditional noise keeps its component along the first right singular
 /// vector of both noises.
@@ -92,6 +93,21 @@ impl PreCfg for AdaptiveProjectedGuidance {
         let parallel = unit.broadcast_mul(&dot(&direction, &unit, &axes)?)?;
         let modified = ((&direction - &parallel)? + (parallel * self.eta)?)?;
         p.cond = ((&p.uncond + modified)? + ((&p.cond - &p.uncond)? / step.cfg)?)?;
+        Ok(())
+    }
+}
+
+/// An operation on latents, applied to the direction of guidance.
+#[derive(Clone, Copy, Debug)]
+pub struct OperationOnGuidance {
+    /// The operation.
+    pub operation: Operation,
+}
+
+impl PreCfg for OperationOnGuidance {
+    fn apply(&self, _step: &Step<'_>, p: &mut Predictions) -> Result<()> {
+        // Where U was not evaluated it is zero, and the operation is that on C.
+        p.cond = (&p.uncond + self.operation.apply(&(&p.cond - &p.uncond)?)?)?;
         Ok(())
     }
 }

@@ -1,0 +1,4 @@
+//! Properties of schedules, samplers and the frame around them.
+
+mod documentation;
+mod gaussian;
