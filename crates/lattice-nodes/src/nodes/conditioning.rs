@@ -259,13 +259,15 @@ fn reference_latent(
 fn flux_kontext_multi_reference_latent_method(
     #[widget] conditioning: Conditioning,
     #[combo("offset", "index", "uxo/uno")] reference_latents_method: &str,
-) -> Conditioning {
+) -> Result<Conditioning> {
     let placement = match reference_latents_method {
         "offset" => ReferencePlacement::Offset,
         "index" => ReferencePlacement::Index,
-        _ => ReferencePlacement::Diagonal,
+        // Workflows name it by whichever of the two papers they follow.
+        other if other.contains("uxo") || other.contains("uso") => ReferencePlacement::Diagonal,
+        other => return Err(Error::value(format!("pictures cannot be placed by {other:?}"))),
     };
-    changed(&conditioning, |options| options.reference_placement = placement)
+    Ok(changed(&conditioning, |options| options.reference_placement = placement))
 }
 
 /// Adds prompts that apply where the others leave room: their weight is what those leave of 1.

@@ -209,7 +209,10 @@ fn sampler_dpm_adaptive(
     module = "comfy_extras.nodes_custom_sampler"
 )]
 fn sampler_er_sde(
-    #[combo("ER-SDE", "Reverse-time SDE", "ODE")] solver_type: &str,
+    // An old-style class with a new-style list, which is shown without further fields.
+    #[kind("COMBO")]
+    #[widget(options = ["ER-SDE", "Reverse-time SDE", "ODE"])]
+    solver_type: &str,
     #[widget(default = 3, min = 1, max = 3)] max_stage: usize,
     /// Stochasticity of the reverse-time equation.
     #[widget(default = 1.0, min = 0.0, max = 100.0, step = 0.01, round = false)]
@@ -287,9 +290,10 @@ fn sampler_lcm_upscale(
     v3,
     experimental
 )]
-fn sampler_euler_cfg_pp(#[combo("regular", "alternative")] version: &str) -> Sampler {
+fn sampler_euler_cfg_pp(#[combo("regular", "alternative")] version: &str) -> Result<Sampler> {
     match version {
-        "regular" => Sampler::new(EulerAncestralCfgPp::deterministic()),
-        _ => Sampler::new(EulerCfgPpAlternative),
+        "regular" => Ok(Sampler::new(EulerAncestralCfgPp::deterministic())),
+        "alternative" => Ok(Sampler::new(EulerCfgPpAlternative)),
+        other => Err(Error::value(format!("Euler's method with CFG++ has no version {other:?}"))),
     }
 }
