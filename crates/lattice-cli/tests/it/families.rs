@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{make, picture, project};
+use crate::common::{lattice, make, picture, project};
 
 /// Nodes that load a checkpoint: model, text encoders and VAE are slots 0, 1, 2 of node `m`.
 pub(crate) fn checkpoint(name: &str) -> Json {

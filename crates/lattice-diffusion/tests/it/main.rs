@@ -2,3 +2,5 @@
 
 mod documentation;
 mod gaussian;
+mod samplers;
+mod schedules;
