@@ -1,6 +1,7 @@
 //! The `lattice` command.
 
 mod config;
+mod convert;
 #[cfg(feature = "demo-model")]
 mod demo;
 mod host;
@@ -87,6 +88,8 @@ enum Command {
     },
     /// Serve clients of ComfyUI: its web front end, scripts, plug-ins.
     Serve(Box<serve::ServeArgs>),
+    /// Write a model file in another format or storage type.
+    Convert(convert::ConvertArgs),
     /// Print the default settings, commented; a good start for a lattice.dhall.
     Config,
 }
@@ -142,6 +145,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => serve::serve(host, &args),
         Command::Models { kind } => listing::models(&host, kind.as_deref()),
         Command::Nodes { coverage, class } => listing::nodes(&host, coverage, class.as_deref()),
+        Command::Convert(args) => convert::run(&args),
         Command::Inspect { file, tensors } => inspect::inspect(&file, tensors),
         Command::Config => Ok(ExitCode::SUCCESS),
     }

@@ -5,7 +5,12 @@
 //! files carry neither, and the family's constants hold.
 
 use lattice_weights::StateDict;
-use serde_json::Value as Json;
+use serde_json::{Map, Value as Json};
+
+/// Metadata: settings of the components.
+pub(crate) const SETTINGS: &str = "lattice.hparams";
+/// Metadata: the family.
+pub(crate) const FAMILY: &str = "lattice.family";
 
 /// Settings from the metadata; empty for published files.
 #[derive(Clone, Debug, Default)]
@@ -15,7 +20,7 @@ impl Hints {
     /// Reads a file's metadata. Text that is no JSON counts as absent, as unknown metadata does.
     pub fn of(dict: &StateDict) -> Self {
         let parse = |key| dict.metadata().get(key).and_then(|text| serde_json::from_str(text).ok());
-        Self(["lattice.hparams", "lattice.config"].into_iter().filter_map(parse).collect())
+        Self([SETTINGS, "lattice.config"].into_iter().filter_map(parse).collect())
     }
 
     /// The settings of one component: `unet`, `vae` or `text`; the whole object where components have no level of their
@@ -24,6 +29,15 @@ impl Hints {
     pub fn component(&self, name: &str) -> Self {
         let pick = |json: &Json| json.get(name).unwrap_or(json).clone();
         Self(self.0.iter().map(pick).collect())
+    }
+
+    /// All of it as one object, for the metadata of another file.
+    pub(crate) fn merged(&self) -> Map<String, Json> {
+        let mut all = Map::new();
+        for (name, value) in self.0.iter().filter_map(Json::as_object).flatten() {
+            all.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+        all
     }
 
     /// A count.

@@ -3,6 +3,7 @@
 //! A network is built from a [`lattice_weights::Scope`] whose names are those of the published file; it never sees
 //! samplers, sigmas or nodes. [`network`] holds the traits that the crates above use.
 
+pub mod assemble;
 mod clip_layer;
 mod convert;
 pub mod detect;

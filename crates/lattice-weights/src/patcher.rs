@@ -8,7 +8,7 @@ use lattice_kernels::{StoredDType, Weight};
 use rayon::prelude::*;
 
 use crate::StateDict;
-use crate::adapters::{Adapter, Patch, PatchError, Target, apply_patches};
+use crate::adapters::{Adapter, AdapterKind, Patch, PatchError, Target, apply_patches};
 use crate::rounding::{encode, seed_of_name, stochastic_fp8};
 
 /// Patches of one source (one adapter file at one strength), by tensor.
@@ -24,6 +24,37 @@ impl PatchSet {
         for (target, adapter) in changes {
             let Target { tensor, slice, swap_halves } = target;
             set.push(tensor, Patch { adapter, strength, model_strength: 1.0, slice, swap_halves });
+        }
+        set
+    }
+
+    /// A share of another model: where `factors` gives (m, s) for a tensor that both models have, it becomes m times this model's
+    /// tensor plus s times the other's. Nothing is computed yet.
+    pub fn merge(
+        model: &PatchedWeights,
+        other: &PatchedWeights,
+        factors: impl Fn(&str) -> Option<(f64, f64)>,
+    ) -> Self {
+        let source: Arc<str> = other.base.source().into();
+        let mut set = Self::default();
+        for (name, weight) in other.base.iter().filter(|(name, _)| model.base.contains(name)) {
+            let Some((model_strength, strength)) = factors(name) else { continue };
+            if !weight.dtype().is_float() || (model_strength, strength) == (1.0, 0.0) {
+                continue;
+            }
+            let kind = AdapterKind::Parameter { weight: weight.clone(), patches: other.patches_of(name) };
+            let adapter = Adapter {
+                source: source.clone(),
+                module: name.to_owned(),
+                kind,
+                alpha: None,
+                dora_scale: None,
+            };
+            let adapter = Arc::new(adapter);
+            set.push(
+                name.to_owned(),
+                Patch { adapter, strength, model_strength, slice: None, swap_halves: false },
+            );
         }
         set
     }
@@ -74,6 +105,17 @@ impl PatchedWeights {
         out
     }
 
+    /// The patches of a tensor that change something, in the order in which they apply.
+    fn patches_of(&self, name: &str) -> Vec<Patch> {
+        let patches = self.sets.iter().filter_map(|set| set.patches.get(name)).flatten();
+        patches.filter(|patch| patch.changes_something()).cloned().collect()
+    }
+
+    /// Whether nothing is patched.
+    pub fn is_plain(&self) -> bool {
+        self.sets.iter().all(|set| set.patches.is_empty())
+    }
+
     /// All weights, patched: those without a patch (or with strength 0 only) are the base's own handles. Tensors are patched
     /// in parallel, each once per combination of patches.
     ///
@@ -85,14 +127,7 @@ impl PatchedWeights {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         cache.clock += 1;
         for (name, weight) in self.base.iter() {
-            let patches: Vec<Patch> = self
-                .sets
-                .iter()
-                .filter_map(|set| set.patches.get(name))
-                .flatten()
-                .filter(|p| p.changes_something())
-                .cloned()
-                .collect();
+            let patches = self.patches_of(name);
             if patches.is_empty() || !weight.dtype().is_float() {
                 continue;
             }

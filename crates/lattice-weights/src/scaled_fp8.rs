@@ -18,7 +18,7 @@ fn is_fp8(dtype: StoredDType) -> bool {
     matches!(dtype, StoredDType::F8E4M3 | StoredDType::F8E5M2)
 }
 
-fn is_marker(name: &str) -> bool {
+pub(crate) fn is_marker(name: &str) -> bool {
     name.strip_suffix(MARKER).is_some_and(|prefix| prefix.is_empty() || prefix.ends_with('.'))
 }
 
@@ -66,12 +66,17 @@ fn with_scale(weight: &Weight, scale: &Weight) -> Result<Weight, Cause> {
 
 /// The tensors as a file holds them: scales as tensors of their own, with a marker if there is none.
 pub(crate) fn split(dict: &StateDict) -> Vec<(String, Weight)> {
+    split_where(dict, |_| true)
+}
+
+/// The same where `keeps` says of each weight whether its scale is to stand beside it.
+pub(crate) fn split_where(dict: &StateDict, keeps: impl Fn(&Weight) -> bool) -> Vec<(String, Weight)> {
     let mut out = Vec::with_capacity(dict.len());
     let (mut scales, mut marked) = (false, false);
     for (name, weight) in dict.iter() {
         marked |= is_marker(name);
         out.push((name.to_owned(), weight.clone()));
-        if let Some(scale) = weight.scale() {
+        if let Some(scale) = weight.scale().filter(|_| keeps(weight)) {
             scales = true;
             let layer = name.strip_suffix(".weight").unwrap_or(name);
             out.extend(plain(&[1], &[scale]).map(|w| (format!("{layer}{SCALE}"), w)));

@@ -80,6 +80,17 @@ impl StateDict {
         self.tensors.insert(name.into(), weight);
     }
 
+    /// Takes a tensor out.
+    pub fn remove(&mut self, name: &str) -> Option<Weight> {
+        self.tensors.shift_remove(name)
+    }
+
+    /// The same tensors with other metadata.
+    #[must_use]
+    pub fn with_metadata(self, metadata: BTreeMap<String, String>) -> Self {
+        Self { metadata, ..self }
+    }
+
     /// The tensors below `prefix`, with the prefix removed.
     #[must_use]
     pub fn extract(&self, prefix: &str) -> Self {

@@ -30,10 +30,15 @@ pub(crate) fn pixels(file: &Path) -> (usize, usize, Vec<u8>) {
 
 /// Writes a tiny model (`tiny/NAME`) below `models/`.
 pub(crate) fn make(base: &Path, name: &str, kind: &str) {
+    make_seeded(base, name, kind, 0);
+}
+
+/// The same with weights of another seed.
+pub(crate) fn make_seeded(base: &Path, name: &str, kind: &str, seed: u64) {
     let folder = base.join("models").join(kind);
     std::fs::create_dir_all(&folder).unwrap();
     let manifest = Manifest::find(&Manifest::project_root(), &format!("tiny/{name}")).unwrap();
-    manifest.write(&folder.join(format!("{name}.safetensors")), 0, StoredDType::F16).unwrap();
+    manifest.write(&folder.join(format!("{name}.safetensors")), seed, StoredDType::F16).unwrap();
 }
 
 /// Runs a prompt and returns the picture.

@@ -1,7 +1,9 @@
 //! The built program, from a workflow file to a picture.
 
 mod common;
+mod convert;
 mod custom_sampling;
 mod demo;
 mod families;
+mod saving;
 mod serve;

@@ -55,7 +55,7 @@ impl Parts {
         };
         let family = ClipFamily::of_model(model.spec().family).map_err(anyhow::Error::new)?;
         let clip = Clip::new(family, encoders, None).map_err(anyhow::Error::new)?;
-        Ok(Self { model, clip, vae: Vae(vae.vae) })
+        Ok(Self { model, clip, vae: Vae::from(&vae) })
     }
 
     /// A prompt as the network reads it. The reduced SD3 reads fewer values than its text is padded to.

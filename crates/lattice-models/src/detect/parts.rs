@@ -303,6 +303,7 @@ fn clip_weights(dict: &StateDict) -> Result<StateDict, ModelError> {
     }
     // A projection under this name is stored transposed.
     if let Some(projection) = dict.get("text_projection").filter(|w| w.dims().len() == 2) {
+        weights.remove("text_projection");
         weights.insert("text_projection.weight", crate::convert::transpose(projection)?);
     }
     Ok(weights)

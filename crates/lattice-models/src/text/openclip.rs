@@ -1,11 +1,20 @@
 //! OpenCLIP's names for text towers, brought to the Hugging Face names that [`super::ClipText`] and adapters use.
 
 use indexmap::IndexMap;
-use lattice_weights::{Scope, StateDict, Weight};
+use lattice_weights::{Scope, StateDict, StoredDType, Weight, recode};
 
-use crate::convert::transpose;
+use crate::convert::{concat_rows, transpose};
 use crate::error::Built;
 use crate::layers::ScopeExt;
+
+/// Layers of a block, in OpenCLIP's names and in those used here.
+const LAYERS: [(&str, &str); 5] = [
+    ("ln_1", "layer_norm1"),
+    ("ln_2", "layer_norm2"),
+    ("attn.out_proj", "self_attn.out_proj"),
+    ("mlp.c_fc", "mlp.fc1"),
+    ("mlp.c_proj", "mlp.fc2"),
+];
 
 /// Whether the tensors below `scope` have OpenCLIP's names.
 pub fn is_openclip(scope: &Scope<'_>) -> bool {
@@ -28,14 +37,7 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
     let blocks = scope.at("transformer").at("resblocks");
     for i in 0..blocks.count() {
         let (block, to) = (blocks.at(i), format!("text_model.encoder.layers.{i}"));
-        let copies = [
-            ("ln_1", "layer_norm1"),
-            ("ln_2", "layer_norm2"),
-            ("attn.out_proj", "self_attn.out_proj"),
-            ("mlp.c_fc", "mlp.fc1"),
-            ("mlp.c_proj", "mlp.fc2"),
-        ];
-        for (theirs, ours) in copies {
+        for (theirs, ours) in LAYERS {
             for end in ["weight", "bias"] {
                 put(format!("{to}.{ours}.{end}"), block.weight(&format!("{theirs}.{end}"))?);
             }
@@ -57,4 +59,59 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
     }
     let dict = scope.dict();
     Ok(StateDict::new(dict.source(), out, dict.metadata().clone()))
+}
+
+/// The opposite: a tower under Hugging Face names below `scope`, under OpenCLIP's. Query, key and value are joined, which
+/// copies them.
+pub fn to_openclip(scope: &Scope<'_>) -> Built<StateDict> {
+    let mut out = IndexMap::new();
+    let mut put = |name: String, weight: Weight| {
+        out.insert(name, weight);
+    };
+    let model = scope.at("text_model");
+    let embeddings = model.at("embeddings");
+    put("positional_embedding".into(), embeddings.weight("position_embedding.weight")?);
+    put("token_embedding.weight".into(), embeddings.weight("token_embedding.weight")?);
+    let blocks = model.at("encoder").at("layers");
+    for i in 0..blocks.count() {
+        let (block, to) = (blocks.at(i), format!("transformer.resblocks.{i}"));
+        for end in ["weight", "bias"] {
+            let parts = ["q_proj", "k_proj", "v_proj"]
+                .into_iter()
+                .map(|name| block.weight(&format!("self_attn.{name}.{end}")))
+                .collect::<Result<Vec<_>, _>>()?;
+            put(format!("{to}.attn.in_proj_{end}"), joined(&parts)?);
+            for (theirs, ours) in LAYERS {
+                put(format!("{to}.{theirs}.{end}"), block.weight(&format!("{ours}.{end}"))?);
+            }
+        }
+    }
+    for end in ["weight", "bias"] {
+        put(format!("ln_final.{end}"), model.weight(&format!("final_layer_norm.{end}"))?);
+    }
+    if let Some(projection) = scope.optional("text_projection.weight") {
+        put("text_projection".into(), transpose(&plain(&projection)?)?);
+    }
+    let dict = scope.dict();
+    Ok(StateDict::new(dict.source(), out, dict.metadata().clone()))
+}
+
+/// Rows one after another; as halves where the parts are stored in different ways.
+fn joined(parts: &[Weight]) -> Built<Weight> {
+    let alike = parts.windows(2).all(|p| p[0].dtype() == p[1].dtype() && p[0].scale() == p[1].scale());
+    if alike {
+        return Ok(concat_rows(parts)?);
+    }
+    Ok(concat_rows(&parts.iter().map(halves).collect::<Built<Vec<_>>>()?)?)
+}
+
+/// Without blocks, whose rows cannot become columns.
+fn plain(weight: &Weight) -> Built<Weight> {
+    if matches!(weight.dtype(), StoredDType::Block(_)) { halves(weight) } else { Ok(weight.clone()) }
+}
+
+fn halves(weight: &Weight) -> Built<Weight> {
+    let mut bytes = Vec::with_capacity(weight.elem_count() * 2);
+    recode(weight, StoredDType::F16, &mut bytes).map_err(candle_core::Error::from)?;
+    Ok(Weight::new(StoredDType::F16, weight.shape().clone(), bytes.into(), None)?)
 }

@@ -29,7 +29,7 @@ fn vae_encode_for_inpaint(
     mask: Mask,
     #[widget(default = 6, min = 0, max = 64, step = 1)] grow_mask_by: usize,
 ) -> Result<Latent> {
-    let inpaint = Inpaint::new(&pixels, &mask, vae.0.spatial_factor())?;
+    let inpaint = Inpaint::new(&pixels, &mask, vae.network().spatial_factor())?;
     let samples = vae.encode(&inpaint.greyed()?)?;
     let noise_mask = Some(dilate(&rounded(&inpaint.mask)?, grow_mask_by)?);
     Ok(Latent { noise_mask, ..Latent::new(samples) })

@@ -7,7 +7,7 @@ use lattice_models::detect::{DiffusionPart, TextEncoderKind, TextPart, VaePart};
 
 use crate::node::node;
 use crate::services::{Embeddings, Folders, ModelCache, open};
-use crate::types::{Clip, ClipFamily, Model, PixelSpace, Vae};
+use crate::types::{Clip, ClipFamily, Model, Vae};
 use crate::{Error, Result};
 
 /// The nodes of this module.
@@ -40,7 +40,7 @@ fn checkpoint_loader_simple(
             ctx.extensions.get::<Embeddings>(),
         )?),
     };
-    let vae = checkpoint.vae.as_ref().map(|part| Vae(part.vae.clone()));
+    let vae = checkpoint.vae.as_ref().map(Vae::from);
     Ok((model, clip, vae))
 }
 
@@ -57,11 +57,11 @@ fn vae_names(extensions: &Extensions) -> Vec<String> {
 #[node(name = "VAELoader", title = "Load VAE", category = "loaders", module = "nodes")]
 fn vae_loader(ctx: &CallContext<'_>, #[choice(from = vae_names)] vae_name: &str) -> Result<Vae> {
     if vae_name == PIXEL_SPACE {
-        return Ok(Vae(Arc::new(PixelSpace)));
+        return Ok(Vae::pixel_space());
     }
     let file = ctx.service::<Folders>()?.find("vae", vae_name)?;
     let part = VaePart::load(&open(&file)?).map_err(Error::other)?;
-    Ok(Vae(part.vae))
+    Ok(Vae::from(&part))
 }
 
 /// Loads a diffusion model that is alone in its file.

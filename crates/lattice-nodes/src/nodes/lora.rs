@@ -51,7 +51,7 @@ fn lora_loader(
     let encoders = clip.encoders().iter().zip(&texts);
     let encoders =
         encoders.map(|(encoder, table)| encoder.with_adapter(patches(&file, table, strength_clip)));
-    let clip = clip.with_encoders(encoders.collect::<Result<_>>()?);
+    let clip = clip.with_encoders(encoders.collect());
     Ok((model, clip))
 }
 

@@ -17,7 +17,10 @@ mod latent_empty;
 mod loaders;
 mod lora;
 mod mask;
+mod model_merge;
+mod model_merge_blocks;
 mod model_sampling;
+mod model_save;
 mod primitive;
 mod samplers;
 mod sampling;
@@ -56,7 +59,10 @@ pub fn registry() -> Registry {
         loaders::nodes(),
         lora::nodes(),
         mask::nodes(),
+        model_merge::nodes(),
+        model_merge_blocks::nodes(),
         model_sampling::nodes(),
+        model_save::nodes(),
         primitive::nodes(),
         samplers::nodes(),
         sampling::nodes(),

@@ -51,14 +51,14 @@ fn vae_decode_tiled(
     #[name("temporal_overlap")]
     _temporal_overlap: usize,
 ) -> Result<Image> {
-    let factor = vae.0.spatial_factor();
+    let factor = vae.network().spatial_factor();
     let cells = |pixels: usize| pixels / factor;
     let tiles = Tiles {
         x: cells(tile_size).max(1),
         y: cells(tile_size).max(1),
         overlap: cells(overlap.min(tile_size / 4)),
     };
-    let decode = |tile: &candle_core::Tensor| vae.0.decode(tile);
+    let decode = |tile: &candle_core::Tensor| vae.network().decode(tile);
     let planes = mean_of_tilings(&samples.samples, &tiles.decoding(), factor as f64, decode)?;
     Ok(Image(vae.pictures(&planes)?))
 }
@@ -83,9 +83,9 @@ fn vae_encode_tiled(
     #[name("temporal_overlap")]
     _temporal_overlap: usize,
 ) -> Result<Latent> {
-    let factor = vae.0.spatial_factor();
+    let factor = vae.network().spatial_factor();
     let tiles = Tiles { x: tile_size, y: tile_size, overlap: overlap.min(tile_size / 4) };
-    let encode = |tile: &candle_core::Tensor| vae.0.encode_mean(tile);
+    let encode = |tile: &candle_core::Tensor| vae.network().encode_mean(tile);
     let planes = vae.planes(&pixels.0)?;
     Ok(Latent::new(mean_of_tilings(&planes, &tiles.encoding(), 1.0 / factor as f64, encode)?))
 }

@@ -1,11 +1,13 @@
 //! Names of saved files: `<prefix>_<counter, five digits>_.<extension>`.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use chrono::{DateTime, Datelike, Local, Timelike};
 use serde_json::{Value as Json, json};
 
-use super::{Folders, Root, inside, write_new};
+use super::write::{place_new, temporary_with};
+use super::{Folders, Root, inside};
 use crate::{Error, Result};
 
 /// Stands for the index in the batch.
@@ -75,17 +77,40 @@ impl OutputNames {
         Ok(Self { folder, subfolder, name, root, counter })
     }
 
+    /// The number that the next file gets.
+    pub fn next_number(&self) -> u64 {
+        self.counter
+    }
+
     /// Writes the next file. A number that someone else took since the folder was read is passed over.
     ///
     /// # Errors
     /// If the file cannot be written.
     pub fn write(&mut self, batch_index: usize, extension: &str, content: &[u8]) -> Result<SavedFile> {
+        let path = self.folder.clone();
+        self.write_with(batch_index, extension, |out| out.write_all(content).map_err(Error::file(path)))
+    }
+
+    /// As [`Self::write`] with content that `fill` writes piece by piece.
+    ///
+    /// # Errors
+    /// As [`Self::write`], and where `fill` fails.
+    pub fn write_with(
+        &mut self,
+        batch_index: usize,
+        extension: &str,
+        fill: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<SavedFile> {
+        let mut file = temporary_with(&self.folder, fill)?;
         loop {
             let name = self.name.replace(BATCH_NUMBER, &batch_index.to_string());
             let filename = format!("{name}_{:05}_.{extension}", self.counter);
             self.counter += 1;
-            if write_new(&self.folder.join(&filename), content)? {
-                return Ok(SavedFile { filename, subfolder: self.subfolder.clone(), root: self.root });
+            match place_new(file, &self.folder.join(&filename))? {
+                None => {
+                    return Ok(SavedFile { filename, subfolder: self.subfolder.clone(), root: self.root });
+                }
+                Some(back) => file = back,
             }
         }
     }

@@ -8,9 +8,11 @@ use lattice_diffusion::prompt::{
 };
 use lattice_models::detect::{Family, TextEncoderKind, TextPart};
 use lattice_models::tokenizers::Vocabulary;
-use lattice_models::{TextInput, TextOptions};
+use lattice_models::{TextEncoder, TextInput, TextOptions};
+use lattice_weights::StateDict;
 use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
+use super::placed;
 use crate::node::GraphType;
 use crate::services::Embeddings;
 use crate::{Error, Result};
@@ -123,24 +125,30 @@ fn no_family(found: &[TextEncoderKind], kind: &str) -> Error {
 /// One text encoder.
 #[derive(Clone)]
 pub struct ClipEncoder {
-    /// Network and weights, patched.
+    /// Network and weights as they are in the file.
     pub part: TextPart,
-    /// The weights as they are in the file, and the patches on them.
+    /// The same weights, and the patches on them.
     pub patched: PatchedWeights,
+    /// The network over the patched weights.
+    encoder: Arc<dyn TextEncoder>,
     /// Tokenizer and chunk layout.
     pub prompts: PromptEncoding,
 }
 
 impl ClipEncoder {
-    /// The same encoder with one more set of patches on its weights.
+    /// The same encoder with one more set of patches on its weights, which are computed when it first runs.
+    #[must_use]
+    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Self {
+        let patched = self.patched.with(set);
+        Self { encoder: placed::text_encoder(&self.part, &patched), patched, ..self.clone() }
+    }
+
+    /// The weights as the network sees them.
     ///
     /// # Errors
     /// If an adapter holds what is no number.
-    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Result<Self> {
-        let patched = self.patched.with(set);
-        let weights = patched.weights().map_err(Error::other)?;
-        let part = self.part.with_weights(weights).map_err(Error::other)?;
-        Ok(Self { part, patched, prompts: self.prompts.clone() })
+    pub fn weights(&self) -> Result<StateDict> {
+        self.patched.weights().map_err(Error::other)
     }
 }
 
@@ -205,7 +213,7 @@ impl Clip {
             let prompts = PromptEncoding::weighted(vocabulary.tokenizer(), family.layout(part.kind));
             let prefix = format!("{}.transformer.", part.kind.name());
             let patched = PatchedWeights::new(part.weights.clone(), &prefix, super::PATCH_CACHE_BYTES);
-            Ok(ClipEncoder { part, patched, prompts })
+            Ok(ClipEncoder { encoder: part.encoder.clone(), part, patched, prompts })
         });
         let encoders = encoders.collect::<Result<_>>()?;
         Ok(Self { family, encoders, layer: None, t5_padding: Padding::default(), embeddings })
@@ -247,7 +255,7 @@ impl Clip {
         let chunks = self.encoders.iter().map(|encoder| {
             let kind = encoder.part.kind;
             let source =
-                self.embeddings.as_ref().map(|e| e.of(kind.name(), encoder.part.encoder.embedding_width()));
+                self.embeddings.as_ref().map(|e| e.of(kind.name(), encoder.encoder.embedding_width()));
             let source = source.as_ref().map(|source| source as &dyn EmbeddingSource);
             let padding = match kind {
                 TextEncoderKind::T5Xxl | TextEncoderKind::Umt5Xxl => self.t5_padding,
@@ -324,7 +332,7 @@ impl Clip {
                 .family
                 .masks()
                 .then(|| batch.iter().map(|chunk| mask_of(chunk, encoder)).collect::<Vec<_>>());
-            let output = encoder.part.encoder.encode(&TextInput { tokens, mask: mask.clone() }, options)?;
+            let output = encoder.encoder.encode(&TextInput { tokens, mask: mask.clone() }, options)?;
             let pooled = match self.family {
                 // Flux, and SD3 for its first encoder, read the pooled text before the projection.
                 ClipFamily::Flux | ClipFamily::Sd3 if encoder.part.kind == TextEncoderKind::ClipL => {

@@ -3,6 +3,7 @@
 mod clip;
 mod guider;
 mod model;
+mod placed;
 mod sampling;
 mod vae;
 
@@ -16,7 +17,7 @@ pub use clip::{Clip, ClipEncoder, ClipFamily, EncodedPrompt, PromptChunks};
 pub use guider::Guider;
 pub use model::{Conditioning, Model};
 pub use sampling::{Noise, Sampler, Sigmas};
-pub use vae::{PixelSpace, Vae, crop_to_multiple};
+pub use vae::{Vae, crop_to_multiple};
 
 /// Patched weights of earlier combinations that a model keeps, for switching between adapters.
 pub(crate) const PATCH_CACHE_BYTES: usize = 1 << 30;

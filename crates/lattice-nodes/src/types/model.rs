@@ -6,19 +6,24 @@ use lattice_diffusion::guidance;
 use lattice_diffusion::model::NetworkModel;
 use lattice_diffusion::model_sampling::SigmaMapKind;
 use lattice_diffusion::{ModelSampling, Prediction, SamplingSettings, conditioning};
+use lattice_models::DiffusionNetwork;
 use lattice_models::detect::{self, DiffusionPart, ModelSpec};
+use lattice_weights::StateDict;
 use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
+use super::placed;
 use crate::node::GraphType;
 use crate::{Error, Result};
 
 /// A diffusion model: base weights and the changes that nodes made, both shared. A copy costs nothing.
 #[derive(Clone)]
 pub struct Model {
-    /// The network with its weights by name, patched.
+    /// The network with its weights by name, as they are in the file.
     pub part: Arc<DiffusionPart>,
-    /// The weights as they are in the file, and the patches on them.
+    /// The same weights, and the patches on them.
     pub patched: PatchedWeights,
+    /// The network over the patched weights.
+    network: Arc<dyn DiffusionNetwork>,
     /// Noise levels and prediction type: the family's, or what a node put in their place.
     pub settings: SamplingSettings,
     /// Scale of its latents: the family's, or what a node put in its place.
@@ -39,21 +44,30 @@ impl Model {
     pub fn new(part: Arc<DiffusionPart>) -> Result<Self> {
         let settings = family_settings(&part.spec);
         let latent_format = part.spec.latent_format;
-        let guided = guidance::Model::new(Arc::new(network(&part, &settings, latent_format)?));
         let patched = PatchedWeights::new(part.weights.clone(), "diffusion_model.", super::PATCH_CACHE_BYTES);
-        Ok(Self { part, patched, settings, latent_format, guided })
+        let network = placed::diffusion_network(&part, &patched);
+        let base = noise_model(&part.spec, &network, &settings, latent_format)?;
+        let guided = guidance::Model::new(Arc::new(base));
+        Ok(Self { part, patched, network, settings, latent_format, guided })
     }
 
-    /// The same model with one more set of patches on its weights. Only tensors that no earlier combination had are
-    /// computed.
+    /// The same model with one more set of patches on its weights. They are computed when the network first runs, and only
+    /// those of tensors that no earlier combination had.
+    ///
+    /// # Errors
+    /// If the noise levels make no schedule.
+    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Result<Self> {
+        let patched = self.patched.with(set);
+        let network = placed::diffusion_network(&self.part, &patched);
+        Self { patched, network, ..self.clone() }.rebuilt()
+    }
+
+    /// The weights as the network sees them: shared with the file where nothing is patched, and with the network.
     ///
     /// # Errors
     /// If an adapter holds what is no number.
-    pub fn with_adapter(&self, set: Arc<PatchSet>) -> Result<Self> {
-        let patched = self.patched.with(set);
-        let weights = patched.weights().map_err(Error::other)?;
-        let part = Arc::new(self.part.with_weights(weights).map_err(Error::other)?);
-        Ok(Self { patched, ..self.with_part(part)? })
+    pub fn weights(&self) -> Result<StateDict> {
+        self.patched.weights().map_err(Error::other)
     }
 
     /// Facts of the family.
@@ -82,17 +96,10 @@ impl Model {
         Self { latent_format, ..self.clone() }.rebuilt()
     }
 
-    /// The same model over other weights (patched ones).
-    ///
-    /// # Errors
-    /// If the noise levels make no schedule.
-    pub fn with_part(&self, part: Arc<DiffusionPart>) -> Result<Self> {
-        Self { part, ..self.clone() }.rebuilt()
-    }
-
     /// With the network as guidance sees it made anew.
     fn rebuilt(mut self) -> Result<Self> {
-        self.guided.base = Arc::new(network(&self.part, &self.settings, self.latent_format)?);
+        let base = noise_model(&self.part.spec, &self.network, &self.settings, self.latent_format)?;
+        self.guided.base = Arc::new(base);
         Ok(self)
     }
 
@@ -105,14 +112,15 @@ impl Model {
     }
 }
 
-fn network(
-    part: &DiffusionPart,
+fn noise_model(
+    spec: &ModelSpec,
+    network: &Arc<dyn DiffusionNetwork>,
     settings: &SamplingSettings,
     latent_format: detect::LatentFormat,
 ) -> Result<NetworkModel> {
     let sampling = ModelSampling::new(settings).map_err(Error::other)?;
-    let spec = ModelSpec { latent_format, ..part.spec.clone() };
-    Ok(NetworkModel::new(spec, part.network.clone(), sampling))
+    let spec = ModelSpec { latent_format, ..spec.clone() };
+    Ok(NetworkModel::new(spec, network.clone(), sampling))
 }
 
 /// The settings that the facts of a family amount to.

@@ -3,18 +3,40 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
+use lattice_models::detect::VaePart;
+use lattice_weights::StateDict;
 
 use crate::node::GraphType;
 
 /// A VAE. Its weights are mapped or shared, so a copy costs nothing.
 #[derive(Clone)]
-pub struct Vae(pub Arc<dyn lattice_models::Vae>);
+pub struct Vae {
+    network: Arc<dyn lattice_models::Vae>,
+    /// Weights without prefix; a VAE that is not from a file has none.
+    pub weights: Option<StateDict>,
+}
 
 impl GraphType for Vae {
     const NAME: &'static str = "VAE";
 }
 
+impl From<&VaePart> for Vae {
+    fn from(part: &VaePart) -> Self {
+        Self { network: part.vae.clone(), weights: Some(part.weights.clone()) }
+    }
+}
+
 impl Vae {
+    /// The VAE of models that work on pixels.
+    pub fn pixel_space() -> Self {
+        Self { network: Arc::new(PixelSpace), weights: None }
+    }
+
+    /// The autoencoder itself.
+    pub fn network(&self) -> &dyn lattice_models::Vae {
+        &*self.network
+    }
+
     /// The latent of pictures [B, H, W, C]: alpha is dropped, and what exceeds a multiple of the spatial factor is cut
     /// off around the centre. Result [B, C, h, w] in the scale of the file.
     ///
@@ -28,7 +50,7 @@ impl Vae {
 
     /// Planes [B, 3, H, W] in -1..1 of pictures [B, H, W, C], cut to multiples of the spatial factor.
     pub fn planes(&self, images: &Tensor) -> Result<Tensor> {
-        let images = crop_to_multiple(images, self.0.spatial_factor())?;
+        let images = crop_to_multiple(images, self.network.spatial_factor())?;
         let channels = images.dim(3)?;
         let rgb = if channels > 3 { images.narrow(3, 0, 3)? } else { images };
         rgb.permute((0, 3, 1, 2))?.affine(2.0, -1.0)?.contiguous()
@@ -36,7 +58,7 @@ impl Vae {
 
     /// The latent of planes [B, 3, H, W] in -1..1.
     pub fn encode_planes(&self, planes: &Tensor) -> Result<Tensor> {
-        each(planes, |picture| self.0.encode_mean(picture))
+        each(planes, |picture| self.network.encode_mean(picture))
     }
 
     /// The pictures [B, H, W, 3] of a latent. Frames of videos become pictures of the batch.
@@ -44,7 +66,7 @@ impl Vae {
     /// # Errors
     /// If the shape does not fit, or the file holds no decoder.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
-        self.pictures(&each(latent, |item| self.0.decode(item))?)
+        self.pictures(&each(latent, |item| self.network.decode(item))?)
     }
 
     /// Pictures [B, H, W, 3] in 0..1 of decoded planes [B, 3, H, W] (or [B, 3, T, H, W]) in -1..1.
@@ -80,7 +102,7 @@ fn each(batch: &Tensor, f: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Tensor>
 }
 
 /// The VAE of models that work on pixels: a latent is the picture itself.
-pub struct PixelSpace;
+struct PixelSpace;
 
 impl lattice_models::Vae for PixelSpace {
     fn latent_channels(&self) -> usize {

@@ -124,6 +124,17 @@ impl Patch {
                 }
                 return Ok(());
             }
+            AdapterKind::Parameter { weight, patches } => {
+                if self.strength != 0.0 {
+                    adapter.same_shape(weight, &w.shape)?;
+                    let (values, shape) = apply_patches(adapter.read(weight)?, weight.dims(), patches)?;
+                    if shape != w.shape {
+                        return Err(adapter.misfit(&w.shape, format!("it is patched to the shape {shape:?}")));
+                    }
+                    self.add(w, values, self.strength);
+                }
+                return Ok(());
+            }
             AdapterKind::Lora { reshape: Some(shape), .. } => grow(adapter, w, shape)?,
             // The common case in one pass over the weight.
             AdapterKind::Lora { up, down, mid: None, .. }
@@ -181,7 +192,9 @@ impl Patch {
             AdapterKind::Boft { blocks, rescale } => {
                 boft(adapter, w, blocks, rescale.as_ref(), self.strength).map(|d| (d, 1.0))
             }
-            AdapterKind::Diff(value) | AdapterKind::Set(value) => Ok((adapter.read(value)?, 1.0)),
+            AdapterKind::Diff(value)
+            | AdapterKind::Set(value)
+            | AdapterKind::Parameter { weight: value, .. } => Ok((adapter.read(value)?, 1.0)),
         }
     }
 

@@ -6,12 +6,14 @@
 
 mod apply;
 mod decompose;
+pub mod extract;
 mod file;
 mod linalg;
 mod low_rank;
 mod module;
 pub mod names;
 mod rotation;
+mod svd;
 
 pub use apply::{Patch, PatchError, apply_patches};
 pub use file::{AdapterFile, Unmatched};

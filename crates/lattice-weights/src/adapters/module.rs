@@ -5,6 +5,8 @@ use std::sync::Arc;
 
 use lattice_kernels::Weight;
 
+use super::apply::Patch;
+
 /// One adapter of one module, with its tensors as they are stored. Cheap to share; its address is its identity.
 #[derive(Clone, Debug)]
 pub struct Adapter {
@@ -71,6 +73,13 @@ pub enum AdapterKind {
     Diff(Weight),
     /// A value to be put in place.
     Set(Weight),
+    /// The parameter of another model to be added, after that model's own patches (merging).
+    Parameter {
+        /// As it is in the other model's file.
+        weight: Weight,
+        /// What changes it there.
+        patches: Vec<Patch>,
+    },
 }
 
 /// A matrix that may be stored as a product.

@@ -8,7 +8,7 @@ mod read;
 mod write;
 
 pub use read::{from_bytes, open};
-pub use write::{Entry, write, write_entries};
+pub use write::{Entry, write, write_entries, write_to};
 
 /// Longest header that is accepted, as in the format's reference implementation.
 const HEADER_LIMIT: u64 = 100_000_000;

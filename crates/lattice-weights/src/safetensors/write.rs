@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use lattice_kernels::{StoredDType, Weight};
+use lattice_kernels::StoredDType;
 use serde_json::{Map, Value, json};
 
 use super::{HEADER_LIMIT, METADATA};
 use crate::StateDict;
 use crate::error::{Cause, FileError, display};
 use crate::map::AtomicFile;
+use crate::recode::recode;
 use crate::scaled_fp8;
 
 /// What the header says of a tensor to be written.
@@ -18,17 +19,14 @@ use crate::scaled_fp8;
 pub struct Entry {
     /// Full name.
     pub name: String,
-    /// Element type; block types cannot be stored in this format.
+    /// Element type; block types can be stored in GGUF files only.
     pub dtype: StoredDType,
     /// Sizes of the axes.
     pub shape: Vec<usize>,
 }
 
 impl Entry {
-    fn byte_len(&self) -> Result<u64, Cause> {
-        if matches!(self.dtype, StoredDType::Block(_)) {
-            return Err(Cause::DType { dtype: self.dtype.name().to_owned() });
-        }
+    pub(crate) fn byte_len(&self) -> Result<u64, Cause> {
         let elements = self.shape.iter().try_fold(1usize, |n, &d| n.checked_mul(d));
         elements
             .and_then(|n| self.dtype.byte_len(n))
@@ -37,7 +35,7 @@ impl Entry {
     }
 }
 
-/// Writes a state dict with its metadata, tensors as they are stored.
+/// Writes a state dict with its metadata, tensors as they are stored; blocks, which the format does not know, as halves.
 ///
 /// Tensors are ordered by element size (largest first) and name as the format's reference implementation orders them, so that
 /// every tensor is aligned for its type. The file appears under its name only when it is complete and synced.
@@ -45,15 +43,27 @@ impl Entry {
 /// # Errors
 /// Names the file and the tensor at fault; the target is then as it was before.
 pub fn write(path: &Path, dict: &StateDict) -> Result<(), FileError> {
+    let mut out = AtomicFile::create(path).map_err(|e| Cause::Io(e).of(&display(path)))?;
+    write_to(&display(path), dict, &mut out)?;
+    out.commit().map_err(|e| Cause::Io(e).of(&display(path)))
+}
+
+/// As [`write`] into any sink; `file` stands for it in messages.
+///
+/// # Errors
+/// Names the tensor at fault.
+pub fn write_to(file: &str, dict: &StateDict, out: &mut dyn Write) -> Result<(), FileError> {
+    let stored = |dtype| if matches!(dtype, StoredDType::Block(_)) { StoredDType::F16 } else { dtype };
     let mut tensors = scaled_fp8::split(dict);
-    tensors.sort_by(|(a, wa), (b, wb)| rank(wb.dtype()).cmp(&rank(wa.dtype())).then_with(|| a.cmp(b)));
+    tensors.sort_by(|(a, wa), (b, wb)| {
+        rank(stored(wb.dtype())).cmp(&rank(stored(wa.dtype()))).then_with(|| a.cmp(b))
+    });
     let entries: Vec<Entry> = tensors
         .iter()
-        .map(|(name, w)| Entry { name: name.clone(), dtype: w.dtype(), shape: w.dims().to_vec() })
+        .map(|(name, w)| Entry { name: name.clone(), dtype: stored(w.dtype()), shape: w.dims().to_vec() })
         .collect();
-    write_entries(path, &entries, dict.metadata(), |index, out| {
-        let weight: &Weight = &tensors[index].1;
-        out.write_all(weight.bytes())
+    entries_to(file, &entries, dict.metadata(), out, |index, out| {
+        recode(&tensors[index].1, entries[index].dtype, out)
     })
 }
 
@@ -65,25 +75,36 @@ pub fn write_entries(
     path: &Path,
     entries: &[Entry],
     metadata: &BTreeMap<String, String>,
-    mut fill: impl FnMut(usize, &mut dyn Write) -> std::io::Result<()>,
+    fill: impl FnMut(usize, &mut dyn Write) -> std::io::Result<()>,
 ) -> Result<(), FileError> {
     let file = display(path);
-    let io = |e: std::io::Error| Cause::Io(e).of(&file);
-    let header = header(&file, entries, metadata)?;
-    let mut out = AtomicFile::create(path).map_err(io)?;
+    let mut out = AtomicFile::create(path).map_err(|e| Cause::Io(e).of(&file))?;
+    entries_to(&file, entries, metadata, &mut out, fill)?;
+    out.commit().map_err(|e| Cause::Io(e).of(&file))
+}
+
+fn entries_to(
+    file: &str,
+    entries: &[Entry],
+    metadata: &BTreeMap<String, String>,
+    mut out: &mut dyn Write,
+    mut fill: impl FnMut(usize, &mut dyn Write) -> std::io::Result<()>,
+) -> Result<(), FileError> {
+    let io = |e: std::io::Error| Cause::Io(e).of(file);
+    let header = header(file, entries, metadata)?;
     out.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     out.write_all(&header).map_err(io)?;
     for (index, entry) in entries.iter().enumerate() {
-        let needed = entry.byte_len().map_err(|c| c.at(&file, &entry.name))?;
+        let needed = entry.byte_len().map_err(|c| c.at(file, &entry.name))?;
         let mut counted = Counted { inner: &mut out, count: 0 };
-        fill(index, &mut counted).map_err(|e| Cause::Io(e).at(&file, &entry.name))?;
+        fill(index, &mut counted).map_err(|e| Cause::Io(e).at(file, &entry.name))?;
         if counted.count != needed {
             let shape = entry.shape.iter().map(|&d| d as u64).collect();
             let cause = Cause::Size { shape, dtype: entry.dtype.name(), needed, present: counted.count };
-            return Err(cause.at(&file, &entry.name));
+            return Err(cause.at(file, &entry.name));
         }
     }
-    out.commit().map_err(io)
+    Ok(())
 }
 
 /// The JSON header, padded with spaces so that the data starts at a multiple of 8.
@@ -94,6 +115,10 @@ fn header(file: &str, entries: &[Entry], metadata: &BTreeMap<String, String>) ->
     }
     let mut begin = 0u64;
     for entry in entries {
+        if matches!(entry.dtype, StoredDType::Block(_)) {
+            let dtype = format!("{} in a safetensors file", entry.dtype);
+            return Err(Cause::DType { dtype }.at(file, &entry.name));
+        }
         let length = entry.byte_len().map_err(|c| c.at(file, &entry.name))?;
         let end = begin
             .checked_add(length)

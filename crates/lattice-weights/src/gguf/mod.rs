@@ -3,6 +3,8 @@
 //! <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>, versions 2 and 3, little endian. Sizes are listed innermost axis
 //! first; offsets count from the first aligned byte after the tables.
 
+mod write;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -14,6 +16,9 @@ use lattice_kernels::{StoredDType, Weight};
 use crate::StateDict;
 use crate::cursor::Cursor;
 use crate::error::{Cause, FileError, display};
+
+pub(crate) use write::number_of;
+pub use write::write_entries;
 
 /// First bytes of a file.
 pub(crate) const MAGIC: [u8; 4] = *b"GGUF";

@@ -1,0 +1,91 @@
+//! Networks over patched weights. The weights are computed when a network first runs: of a chain of patches only the end
+//! is ever computed.
+
+use std::sync::Arc;
+
+use candle_core::{Error, Result, Tensor};
+use lattice_models::detect::{DiffusionPart, TextPart};
+use lattice_models::{
+    DiffusionNetwork, ForwardOptions, NetworkInput, TextEncoder, TextInput, TextOptions, TextOutput,
+};
+use lattice_weights::patcher::PatchedWeights;
+use parking_lot::Mutex;
+
+/// A value that is made on first use; unlike a `OnceLock` its making may fail.
+struct OnDemand<T>(Mutex<Option<T>>);
+
+impl<T: Clone> OnDemand<T> {
+    const fn new() -> Self {
+        Self(Mutex::new(None))
+    }
+
+    fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut slot = self.0.lock();
+        if let Some(value) = &*slot {
+            return Ok(value.clone());
+        }
+        let value = make()?;
+        *slot = Some(value.clone());
+        Ok(value)
+    }
+}
+
+/// The network of a patched diffusion model; that of the file itself where nothing is patched.
+pub(super) fn diffusion_network(
+    part: &Arc<DiffusionPart>,
+    patched: &PatchedWeights,
+) -> Arc<dyn DiffusionNetwork> {
+    if patched.is_plain() {
+        return part.network.clone();
+    }
+    Arc::new(PlacedNetwork { part: part.clone(), patched: patched.clone(), network: OnDemand::new() })
+}
+
+struct PlacedNetwork {
+    part: Arc<DiffusionPart>,
+    patched: PatchedWeights,
+    network: OnDemand<Arc<dyn DiffusionNetwork>>,
+}
+
+impl DiffusionNetwork for PlacedNetwork {
+    fn forward(&self, input: &NetworkInput, options: &ForwardOptions) -> Result<Tensor> {
+        let network = self.network.get(|| {
+            let weights = self.patched.weights().map_err(Error::wrap)?;
+            Ok(self.part.with_weights(weights).map_err(Error::wrap)?.network)
+        })?;
+        network.forward(input, options)
+    }
+}
+
+/// The same for a text encoder.
+pub(super) fn text_encoder(part: &TextPart, patched: &PatchedWeights) -> Arc<dyn TextEncoder> {
+    if patched.is_plain() {
+        return part.encoder.clone();
+    }
+    Arc::new(PlacedEncoder { part: part.clone(), patched: patched.clone(), encoder: OnDemand::new() })
+}
+
+struct PlacedEncoder {
+    /// As it is in the file.
+    part: TextPart,
+    patched: PatchedWeights,
+    encoder: OnDemand<Arc<dyn TextEncoder>>,
+}
+
+impl TextEncoder for PlacedEncoder {
+    fn width(&self) -> usize {
+        self.part.encoder.width()
+    }
+
+    fn embedding_width(&self) -> usize {
+        self.part.encoder.embedding_width()
+    }
+
+    fn encode(&self, input: &TextInput, options: TextOptions) -> Result<TextOutput> {
+        let encoder = self.encoder.get(|| {
+            let weights = self.patched.weights().map_err(Error::wrap)?;
+            Ok(self.part.with_weights(weights).map_err(Error::wrap)?.encoder)
+        })?;
+        encoder.encode(input, options)
+    }
+}
