@@ -67,6 +67,6 @@ fn quantized(values: &[f32], block: BlockType) -> Result<Vec<u8>> {
     };
     let made = Tensor::from_slice(values, values.len(), &Device::Cpu)
         .and_then(|tensor| QTensor::quantize(&tensor, ggml))
-        .and_then(|quantized| quantized.data().map(|bytes| bytes.into_owned()));
+        .and_then(|quantized| quantized.data().map(std::borrow::Cow::into_owned));
     made.map_err(Error::other)
 }
