@@ -62,8 +62,9 @@ impl Host {
 fn previews(preview: Preview) -> Previews {
     match preview {
         Preview::Off => Previews::None,
-        // Small decoders are looked for in vae_approx; without one the linear map stands in.
-        Preview::Auto | Preview::Latent2rgb | Preview::Taesd => Previews::LatentToRgb,
+        Preview::Auto => Previews::Auto,
+        Preview::Latent2rgb => Previews::LatentToRgb,
+        Preview::Taesd => Previews::Taesd,
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::{IsTerminal, Write};
 use std::sync::Mutex;
 use std::time::Instant;
 
+use base64::Engine;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use lattice_graph::Event;
 use serde_json::{Value as Json, json};
@@ -151,6 +152,10 @@ fn print_json(event: &Event) {
             if let Some(fields) = data.as_object_mut() {
                 fields.shift_remove("prompt_id");
                 fields.shift_insert(0, "event".to_owned(), kind.into());
+                if let Event::Progress { preview: Some(picture), .. } = event {
+                    let data = base64::engine::general_purpose::STANDARD.encode(&picture.data);
+                    fields.insert("preview".to_owned(), json!({"mime": picture.mime, "data": data}));
+                }
             }
             data
         }

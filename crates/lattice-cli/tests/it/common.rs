@@ -30,14 +30,19 @@ pub(crate) fn pixels(file: &Path) -> (usize, usize, Vec<u8>) {
 
 /// Writes a tiny model (`tiny/NAME`) below `models/`.
 pub(crate) fn make(base: &Path, name: &str, kind: &str) {
-    make_seeded(base, name, kind, 0);
+    write_model(base, &format!("tiny/{name}"), name, kind, 0);
 }
 
 /// The same with weights of another seed.
 pub(crate) fn make_seeded(base: &Path, name: &str, kind: &str, seed: u64) {
+    write_model(base, &format!("tiny/{name}"), name, kind, seed);
+}
+
+/// Writes a model of a manifest below `models/`, with weights of a seed.
+pub(crate) fn write_model(base: &Path, manifest: &str, name: &str, kind: &str, seed: u64) {
     let folder = base.join("models").join(kind);
     std::fs::create_dir_all(&folder).unwrap();
-    let manifest = Manifest::find(&Manifest::project_root(), &format!("tiny/{name}")).unwrap();
+    let manifest = Manifest::find(&Manifest::project_root(), manifest).unwrap();
     manifest.write(&folder.join(format!("{name}.safetensors")), seed, StoredDType::F16).unwrap();
 }
 

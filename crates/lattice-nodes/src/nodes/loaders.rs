@@ -6,7 +6,7 @@ use lattice_graph::{CallContext, Extensions, Node};
 use lattice_models::detect::{DiffusionPart, TextEncoderKind, TextPart, VaePart};
 
 use crate::node::node;
-use crate::services::{Embeddings, Folders, ModelCache, open};
+use crate::services::{Embeddings, Folders, ModelCache, TinyVae, open};
 use crate::types::{Clip, ClipFamily, Model, Vae};
 use crate::{Error, Result};
 
@@ -47,10 +47,11 @@ fn checkpoint_loader_simple(
 /// The built-in VAE that takes pictures for latents.
 const PIXEL_SPACE: &str = "pixel_space";
 
-/// Files of the folder vae, then the built-in one.
+/// Files of the folder vae, the tiny ones whose halves are there, then the built-in one.
 fn vae_names(extensions: &Extensions) -> Vec<String> {
-    let files = extensions.get::<Folders>().map(|folders| folders.list("vae")).unwrap_or_default();
-    files.into_iter().chain([PIXEL_SPACE.to_owned()]).collect()
+    let Some(folders) = extensions.get::<Folders>() else { return vec![PIXEL_SPACE.to_owned()] };
+    let tiny = TinyVae::available(&folders).into_iter().map(|kind| kind.name);
+    folders.list("vae").into_iter().chain(tiny.chain([PIXEL_SPACE]).map(str::to_owned)).collect()
 }
 
 /// Loads a VAE.
@@ -59,7 +60,11 @@ fn vae_loader(ctx: &CallContext<'_>, #[choice(from = vae_names)] vae_name: &str)
     if vae_name == PIXEL_SPACE {
         return Ok(Vae::pixel_space());
     }
-    let file = ctx.service::<Folders>()?.find("vae", vae_name)?;
+    let folders = ctx.service::<Folders>()?;
+    if let Some(kind) = TinyVae::named(vae_name) {
+        return Ok(Vae::without_weights(kind.load(&folders)?));
+    }
+    let file = folders.find("vae", vae_name)?;
     let part = VaePart::load(&open(&file)?).map_err(Error::other)?;
     Ok(Vae::from(&part))
 }

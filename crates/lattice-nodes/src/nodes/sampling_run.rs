@@ -6,9 +6,9 @@ use lattice_diffusion::latent_format::{LatentFormat, is_empty};
 use lattice_diffusion::model::Run;
 use lattice_diffusion::sample::{DenoiseMask, Differential, Sampling, initial_noise};
 use lattice_diffusion::samplers::{SampleError, Sampler, Step};
-use lattice_graph::{CallContext, NodeError, PreviewImage};
+use lattice_graph::{CallContext, NodeError};
 
-use crate::services::{Previews, Settings};
+use super::previews::Previewer;
 use crate::types::{Latent, Noise};
 use crate::{Error, Result};
 
@@ -63,10 +63,11 @@ impl Job<'_> {
             latent: &samples,
             mask: mask.as_ref(),
         };
-        let settings = ctx.service::<Settings>()?;
+        let previewer = Previewer::new(ctx, format)?;
         let mut stopped = None;
         let mut observer = |step: &Step<'_>| {
-            let report = preview(&settings, format, step)
+            let report = previewer
+                .picture(step.denoised)
                 .and_then(|picture| Ok(ctx.progress((step.index + 1) as f64, step.total as f64, picture)?));
             report.map_err(|error| {
                 stopped = Some(error);
@@ -91,20 +92,6 @@ fn network_scale(format: Option<&LatentFormat>, samples: &Tensor) -> Result<Tens
         Some(format) if !is_empty(samples)? => format.process_in(samples)?,
         _ => samples.clone(),
     })
-}
-
-/// A picture of a step's prediction, if previews are wanted and the format has a linear map to colours.
-fn preview(
-    settings: &Settings,
-    format: Option<&LatentFormat>,
-    step: &Step<'_>,
-) -> Result<Option<PreviewImage>> {
-    let Some(format) = format.filter(|_| settings.previews != Previews::None) else { return Ok(None) };
-    let Some(picture) = format.preview(step.denoised)? else { return Ok(None) };
-    let size = (picture.width, picture.height);
-    let file = lattice_media::jpeg::encode_fitted(&picture.rgb, size, settings.preview_size, 95)
-        .map_err(Error::other)?;
-    Ok(Some(PreviewImage { mime: "image/jpeg", data: file.into() }))
 }
 
 /// Why sampling failed, as a node's error.

@@ -5,6 +5,7 @@ mod folders;
 mod hash;
 mod models;
 mod output;
+mod tiny_vae;
 mod write;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ pub use folders::{Folders, ModelFile, Root, inside, split_annotation};
 pub use hash::file_hash;
 pub use models::{ModelCache, open};
 pub use output::{OutputNames, SavedFile};
+pub use tiny_vae::{TinyVae, preview_decoder};
 pub use write::{write_new, write_over};
 
 /// How pictures are shown while they are made.
@@ -24,8 +26,12 @@ pub enum Previews {
     /// Not at all.
     #[default]
     None,
+    /// By a tiny decoder if there is one for the latent's format, else by a linear map.
+    Auto,
     /// A linear map of the latent's channels.
     LatentToRgb,
+    /// By a tiny decoder, and a complaint where there is none.
+    Taesd,
 }
 
 /// Choices of the host that nodes follow.

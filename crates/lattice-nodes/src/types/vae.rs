@@ -27,9 +27,14 @@ impl From<&VaePart> for Vae {
 }
 
 impl Vae {
+    /// An autoencoder that cannot be saved.
+    pub fn without_weights(network: impl lattice_models::Vae + 'static) -> Self {
+        Self { network: Arc::new(network), weights: None }
+    }
+
     /// The VAE of models that work on pixels.
     pub fn pixel_space() -> Self {
-        Self { network: Arc::new(PixelSpace), weights: None }
+        Self::without_weights(PixelSpace)
     }
 
     /// The autoencoder itself.
