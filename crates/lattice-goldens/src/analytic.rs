@@ -3,8 +3,8 @@
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
-use lattice_diffusion::conditioning::{ControlSource, Entry};
-use lattice_diffusion::model::{ListRole, ModelInputs, NoiseModel, Run};
+use lattice_diffusion::conditioning::Entry;
+use lattice_diffusion::model::{Call, ListRole, ModelInputs, NoiseModel, Run};
 use lattice_diffusion::model_sampling::SigmaMapKind;
 use lattice_diffusion::{ModelSampling, Prediction, SamplingSettings};
 use serde_json::Value as Json;
@@ -103,7 +103,7 @@ impl NoiseModel for Analytic {
         x: &Tensor,
         sigma: f64,
         inputs: &ModelInputs,
-        _control: Option<&dyn ControlSource>,
+        _call: Call<'_>,
     ) -> candle_core::Result<Tensor> {
         let Some(context) = &inputs.context else { candle_core::bail!("no conditioning value") };
         let a = context

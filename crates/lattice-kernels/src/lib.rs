@@ -18,6 +18,7 @@ mod pointwise;
 pub mod quant;
 mod scratch;
 mod simd;
+mod spectrum;
 mod stored;
 mod tensor;
 mod weight;

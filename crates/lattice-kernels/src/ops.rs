@@ -5,6 +5,7 @@ use candle_core::{D, Result, Tensor, bail};
 use crate::activation::Activation;
 use crate::attention::{Attention, Bias, Sequence};
 use crate::pointwise;
+pub use crate::spectrum::low_frequencies;
 use crate::tensor::{filled, on_cpu, with_rows, with_slice};
 
 /// Scaled dot-product attention (Vaswani et al. 2017, eq. 1), softmax(q k^T * scale + bias) v.

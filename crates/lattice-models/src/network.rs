@@ -2,6 +2,8 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::options::ForwardOptions;
+
 /// Inputs of one forward call. Which of the optional ones a family reads is its own business.
 #[derive(Clone, Debug)]
 pub struct NetworkInput {
@@ -72,12 +74,6 @@ pub struct Control {
     /// Added to the skips, or per joint block (Stable Diffusion 3), or per single block (Flux).
     pub output: Vec<Option<Tensor>>,
 }
-
-/// Changes to the inner workings of a network that model patches ask for (attention replacement, skipped layers, ...).
-/// The default changes nothing.
-#[derive(Clone, Debug, Default)]
-#[non_exhaustive]
-pub struct ForwardOptions {}
 
 /// A network that predicts noise, velocity or data from a noisy latent.
 pub trait DiffusionNetwork: Send + Sync {

@@ -82,19 +82,24 @@ fn sdxl() {
     checkpoint_family("sdxl");
 }
 
-#[test]
-fn flux_from_parts() {
-    let base = tempfile::tempdir().unwrap();
-    make(base.path(), "flux_schnell", "diffusion_models");
-    make(base.path(), "te_clip_l", "text_encoders");
-    make(base.path(), "te_t5xxl", "text_encoders");
-    make(base.path(), "vae_flux", "vae");
-    let loaders = json!({
+/// Flux in parts: the model, text encoders and VAE are slot 0 of `u`, `c` and `v`.
+pub(crate) fn flux_schnell(base: &Path) -> Json {
+    make(base, "flux_schnell", "diffusion_models");
+    make(base, "te_clip_l", "text_encoders");
+    make(base, "te_t5xxl", "text_encoders");
+    make(base, "vae_flux", "vae");
+    json!({
         "u": {"class_type": "UNETLoader", "inputs": {"unet_name": "flux_schnell.safetensors", "weight_dtype": "default"}},
         "c": {"class_type": "DualCLIPLoader", "inputs": {
             "clip_name1": "te_t5xxl.safetensors", "clip_name2": "te_clip_l.safetensors", "type": "flux"}},
         "v": {"class_type": "VAELoader", "inputs": {"vae_name": "vae_flux.safetensors"}},
-    });
+    })
+}
+
+#[test]
+fn flux_from_parts() {
+    let base = tempfile::tempdir().unwrap();
+    let loaders = flux_schnell(base.path());
     three_ways(base.path(), &loaders, [json!(["u", 0]), json!(["c", 0]), json!(["v", 0])]);
 }
 

@@ -5,5 +5,8 @@ mod convert;
 mod custom_sampling;
 mod demo;
 mod families;
+mod hooks;
+mod patches;
+mod previews;
 mod saving;
 mod serve;

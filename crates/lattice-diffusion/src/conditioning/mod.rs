@@ -6,6 +6,7 @@
 
 mod area;
 pub mod edit;
+mod hooks;
 mod predict;
 mod resolve;
 
@@ -15,8 +16,9 @@ use candle_core::{Result, Tensor};
 use lattice_models::network::{Control, NetworkInput, ReferencePlacement};
 
 pub use area::{Area, Cells};
-pub use predict::predict_lists;
+pub use hooks::{ActiveHook, Hook, HookSource, HookState, Keyframe, Keyframes};
 pub(crate) use predict::repeat_batch;
+pub use predict::{List, predict_lists};
 pub use resolve::{Resolved, resolve_lists};
 
 /// Encoded prompts that are evaluated together.
@@ -54,6 +56,11 @@ pub struct Options {
     pub end_percent: Option<f64>,
     /// Whether it fills what the other entries of its list leave.
     pub default: bool,
+    /// Share of the sampling from which on and before which it applies, beside the range above: its text was encoded for
+    /// that part.
+    pub text_range: Option<(f64, f64)>,
+    /// Changes of weights that apply where it is evaluated.
+    pub hooks: Vec<Hook>,
     /// A control network or adapter.
     pub control: Option<ControlHint>,
     /// Distilled guidance.
@@ -95,6 +102,8 @@ impl Default for Options {
             start_percent: None,
             end_percent: None,
             default: false,
+            text_range: None,
+            hooks: Vec::new(),
             control: None,
             guidance: Guidance::default(),
             sizes: SizeOptions::default(),

@@ -3,18 +3,30 @@
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
+use lattice_models::ForwardOptions;
 
 use super::area::Cells;
-use super::{ControlHint, Resolved};
-use crate::model::{ModelInputs, NoiseModel};
+use super::{ActiveHook, ControlHint, HookState, Resolved};
+use crate::model::{Call, ModelInputs, NoiseModel};
 
 /// Keeps the division by a total weight of zero finite.
 const TINY: f32 = 1e-37;
+
+/// A list to be evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct List<'a> {
+    /// Its entries.
+    pub entries: &'a [Resolved],
+    /// How the network works for them. Lists share calls only if they share these.
+    pub options: &'a ForwardOptions,
+}
 
 /// One entry about to be evaluated.
 struct Job<'a> {
     list: usize,
     entry: &'a Resolved,
+    options: &'a ForwardOptions,
+    hooks: Vec<ActiveHook>,
     area: Option<Cells>,
     /// [B, 1, spatial...] of the crop; None is 1 everywhere.
     weight: Option<Tensor>,
@@ -32,18 +44,27 @@ struct Job<'a> {
 /// Whatever the model fails with.
 pub fn predict_lists(
     model: &dyn NoiseModel,
-    lists: &[Option<&[Resolved]>],
+    hooks: &HookState,
+    lists: &[Option<List<'_>>],
     x: &Tensor,
     sigma: f64,
 ) -> Result<Vec<Tensor>> {
     let dims = &x.dims()[2..];
     let mut jobs = Vec::new();
-    for (list, entries) in lists.iter().enumerate() {
-        jobs.extend(list_jobs(list, entries.unwrap_or_default(), x, sigma)?);
+    for (index, list) in lists.iter().enumerate() {
+        if let Some(list) = list {
+            jobs.extend(list_jobs(index, *list, x, sigma)?);
+        }
+    }
+    for job in &mut jobs {
+        job.hooks = hooks.active(&job.entry.hooks, model.sampling(), sigma);
     }
     let mut sums: Vec<Option<(Tensor, Option<Tensor>)>> = vec![None; lists.len()];
     for group in groups(model, &jobs) {
-        let predictions = evaluate(model, &group, sigma)?;
+        let predictions = match group[0].hooks.as_slice() {
+            [] => evaluate(model, &group, sigma)?,
+            active => evaluate(hooks.model(model, active)?.as_ref(), &group, sigma)?,
+        };
         for (job, prediction) in group.iter().zip(predictions) {
             add(&mut sums[job.list], job, prediction, dims)?;
         }
@@ -57,7 +78,8 @@ pub fn predict_lists(
 }
 
 /// Crops and weights of a list's active entries; default entries take the weight that the others leave.
-fn list_jobs<'a>(list: usize, entries: &'a [Resolved], x: &Tensor, sigma: f64) -> Result<Vec<Job<'a>>> {
+fn list_jobs<'a>(list: usize, evaluated: List<'a>, x: &Tensor, sigma: f64) -> Result<Vec<Job<'a>>> {
+    let List { entries, options } = evaluated;
     let dims = &x.dims()[2..];
     let active = || entries.iter().filter(|e| e.is_active(sigma));
     let clip = |entry: &Resolved| entry.area.as_ref().map(|area| area.clip(dims));
@@ -70,7 +92,7 @@ fn list_jobs<'a>(list: usize, entries: &'a [Resolved], x: &Tensor, sigma: f64) -
         };
         let crop = area.as_ref().map_or_else(|| Ok(x.clone()), |area| area.crop(x))?;
         let weight = entry_weight(entry, area.as_ref(), x)?;
-        jobs.push(Job { list, entry, area, weight, crop });
+        jobs.push(Job { list, entry, options, hooks: Vec::new(), area, weight, crop });
     }
     if active().any(|e| e.default) {
         let left = weight_left(&jobs, x)?;
@@ -82,7 +104,7 @@ fn list_jobs<'a>(list: usize, entries: &'a [Resolved], x: &Tensor, sigma: f64) -
                 };
                 let crop = |t: &Tensor| area.as_ref().map_or_else(|| Ok(t.clone()), |area| area.crop(t));
                 let (weight, crop) = (Some(crop(&left)?), crop(x)?);
-                jobs.push(Job { list, entry, area, weight, crop });
+                jobs.push(Job { list, entry, options, hooks: Vec::new(), area, weight, crop });
             }
         }
     }
@@ -181,6 +203,8 @@ fn groups<'a, 'b>(model: &dyn NoiseModel, jobs: &'b [Job<'a>]) -> Vec<Vec<&'b Jo
             let rows = (group.len() + 1) * job.crop.dims()[0];
             let shape = [&[rows], &job.crop.dims()[1..]].concat();
             first.crop.dims() == job.crop.dims()
+                && std::ptr::eq(first.options, job.options)
+                && first.hooks == job.hooks
                 && same_control(first.entry.control.as_ref(), job.entry.control.as_ref())
                 && group.iter().all(|member| {
                     member.entry.inputs.is_compatible(&job.entry.inputs, model.context_repeats())
@@ -220,7 +244,7 @@ fn evaluate(model: &dyn NoiseModel, group: &[&Job<'_>], sigma: f64) -> Result<Ve
     let crops: Vec<&Tensor> = group.iter().map(|job| &job.crop).collect();
     let x = if let [only] = crops[..] { only.clone() } else { Tensor::cat(&crops, 0)? };
     let control = group[0].entry.control.as_ref().map(|c| c.source.as_ref());
-    let denoised = model.denoised(&x, sigma, &inputs, control)?;
+    let denoised = model.denoised(&x, sigma, &inputs, Call { control, options: group[0].options })?;
     (0..group.len()).map(|i| denoised.narrow(0, i * batch, batch)?.contiguous()).collect()
 }
 

@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::area::Cells;
-use super::{Conditioning, ControlHint, Options};
+use super::{Conditioning, ControlHint, Hook, Options};
 use crate::model::{ListRole, ModelInputs, NoiseModel, Run};
 
 /// An entry that is ready to be evaluated.
@@ -20,7 +20,10 @@ pub struct Resolved {
     pub(super) start_sigma: Option<f64>,
     /// Lowest.
     pub(super) end_sigma: Option<f64>,
+    /// Highest noise level of the part that its text was encoded for, and the level at which the next part starts.
+    pub(super) text_range: Option<(f64, f64)>,
     pub(super) default: bool,
+    pub(super) hooks: Vec<Hook>,
     pub(super) control: Option<ControlHint>,
 }
 
@@ -29,7 +32,9 @@ impl Resolved {
     pub(super) fn is_active(&self, sigma: f64) -> bool {
         let sigma = sigma as f32;
         let below_start = self.start_sigma.is_none_or(|start| sigma <= start as f32);
-        below_start && self.end_sigma.is_none_or(|end| sigma >= end as f32)
+        let in_text_range =
+            self.text_range.is_none_or(|(start, end)| sigma <= start as f32 && sigma > end as f32);
+        in_text_range && below_start && self.end_sigma.is_none_or(|end| sigma >= end as f32)
     }
 }
 
@@ -87,7 +92,12 @@ fn resolve_options(
         strength: options.strength,
         start_sigma: options.start_percent.map(sigma),
         end_sigma: options.end_percent.map(sigma),
+        // The last part has no next one.
+        text_range: options
+            .text_range
+            .map(|(start, end)| (sigma(start), if end < 1.0 { sigma(end) } else { -1.0 })),
         default: options.default,
+        hooks: options.hooks.clone(),
         control: options.control.clone(),
     })
 }

@@ -1,8 +1,9 @@
 use candle_core::{DType, Device, Result, Tensor};
+use lattice_models::ForwardOptions;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{ListRole, ModelInputs, NoiseModel, Run};
+use crate::model::{Call, ListRole, ModelInputs, NoiseModel, Run};
 use crate::{ModelSampling, SamplingSettings};
 
 /// D = x / 2 + the mean of the text, so that texts and places can be told apart.
@@ -31,13 +32,7 @@ impl NoiseModel for Halving {
         Ok(ModelInputs { context: Some(entry.tensor.clone()), ..ModelInputs::default() })
     }
 
-    fn denoised(
-        &self,
-        x: &Tensor,
-        _sigma: f64,
-        inputs: &ModelInputs,
-        _control: Option<&dyn ControlSource>,
-    ) -> Result<Tensor> {
+    fn denoised(&self, x: &Tensor, _sigma: f64, inputs: &ModelInputs, _call: Call<'_>) -> Result<Tensor> {
         let context = inputs.context.as_ref().unwrap();
         let mean = context.mean_keepdim(1)?.mean_keepdim(2)?.reshape(((), 1, 1, 1))?;
         (x / 2.0)?.broadcast_add(&mean)
@@ -64,8 +59,9 @@ fn predict(model: &Halving, lists: &[Conditioning], x: &Tensor) -> Vec<Tensor> {
     let run = Run::new(x.dims(), &Device::Cpu);
     let roles: Vec<_> = lists.iter().map(|list| (ListRole::Positive, list)).collect();
     let resolved = resolve_lists(model, &roles, &run).unwrap();
-    let lists: Vec<_> = resolved.iter().map(|list| Some(list.as_slice())).collect();
-    predict_lists(model, &lists, x, 1.0).unwrap()
+    let options = ForwardOptions::default();
+    let lists: Vec<_> = resolved.iter().map(|entries| Some(List { entries, options: &options })).collect();
+    predict_lists(model, &HookState::default(), &lists, x, 1.0).unwrap()
 }
 
 fn distance(a: &Tensor, b: &Tensor) -> f32 {

@@ -1,10 +1,11 @@
 //! Which conditionings are evaluated, and how they are combined.
 
 use candle_core::{Result, Tensor};
+use lattice_models::ForwardOptions;
 
 use super::patch::{Combined, Predictions, Step};
 use super::{Model, is_one, perp_neg};
-use crate::conditioning::{Conditioning, Resolved, predict_lists, resolve_lists};
+use crate::conditioning::{Conditioning, HookState, List, Resolved, predict_lists, resolve_lists};
 use crate::model::{self, ListRole};
 use crate::{Denoised, Denoiser};
 
@@ -81,24 +82,57 @@ impl Guider {
                 vec![(Positive, positive), (Negative, empty), (Negative, negative)]
             }
         };
-        let lists = resolve_lists(self.model.base.as_ref(), &lists, &run)?;
-        Ok(GuidedRun { guider: self.clone(), lists, latent: run })
+        let resolved = resolve_lists(self.model.base.as_ref(), &lists, &run)?;
+        let lists = lists.into_iter().map(|(role, _)| role).zip(resolved).collect();
+        Ok(GuidedRun { guider: self.clone(), lists, latent: run, hooks: HookState::default() })
     }
 }
 
 /// One run of a guider.
 pub struct GuidedRun {
     guider: Guider,
-    lists: Vec<Vec<Resolved>>,
+    lists: Vec<(ListRole, Vec<Resolved>)>,
     latent: model::Run,
+    hooks: HookState,
+}
+
+/// Which lists the predictions C and U stem from.
+struct Roles {
+    positive: usize,
+    negative: Option<usize>,
 }
 
 impl GuidedRun {
     /// Predictions of the lists for which `wanted` is true; zeros for the others.
     fn predict(&self, x: &Tensor, sigma: f64, wanted: &[bool]) -> Result<Vec<Tensor>> {
-        let lists = self.lists.iter().zip(wanted).map(|(list, wanted)| wanted.then_some(list.as_slice()));
-        let lists: Vec<_> = lists.collect();
-        predict_lists(self.guider.model.base.as_ref(), &lists, x, sigma)
+        let Model { base, patches } = &self.guider.model;
+        let options = |role| patches.options(role, base.sampling(), sigma);
+        let positive = options(ListRole::Positive);
+        let negative = patches.separate().then(|| options(ListRole::Negative));
+        let lists = self.lists.iter().zip(wanted).map(|((role, entries), wanted)| {
+            let options = match (role, &negative) {
+                (ListRole::Negative, Some(negative)) => negative,
+                _ => &positive,
+            };
+            wanted.then_some(List { entries, options })
+        });
+        predict_lists(base.as_ref(), &self.hooks, &lists.collect::<Vec<_>>(), x, sigma)
+    }
+
+    /// Prediction of one list on a network that is changed further.
+    fn predict_again(
+        &self,
+        list: usize,
+        x: &Tensor,
+        sigma: f64,
+        change: &dyn Fn(&mut ForwardOptions),
+    ) -> Result<Option<Tensor>> {
+        let Model { base, patches } = &self.guider.model;
+        let Some((role, entries)) = self.lists.get(list) else { return Ok(None) };
+        let mut options = patches.options(*role, base.sampling(), sigma);
+        change(&mut options);
+        let list = List { entries, options: &options };
+        Ok(predict_lists(base.as_ref(), &self.hooks, &[Some(list)], x, sigma)?.pop())
     }
 
     fn combined(&self, x: &Tensor, sigma: f64, need_uncond: bool) -> Result<Combined> {
@@ -106,9 +140,26 @@ impl GuidedRun {
         let patches = &model.patches;
         let force = need_uncond || patches.always_evaluate_uncond;
         let evaluate = |conditioning: &Conditioning| {
-            let lists =
-                resolve_lists(model.base.as_ref(), &[(ListRole::Negative, conditioning)], &self.latent)?;
-            Ok(predict_lists(model.base.as_ref(), &[Some(lists[0].as_slice())], x, sigma)?.swap_remove(0))
+            let role = ListRole::Negative;
+            let lists = resolve_lists(model.base.as_ref(), &[(role, conditioning)], &self.latent)?;
+            let options = patches.options(role, model.base.sampling(), sigma);
+            let list = List { entries: &lists[0], options: &options };
+            Ok(predict_lists(model.base.as_ref(), &self.hooks, &[Some(list)], x, sigma)?.swap_remove(0))
+        };
+        let roles = match &self.guider.kind {
+            GuiderKind::Basic { .. } => Roles { positive: 0, negative: None },
+            GuiderKind::Cfg { .. } | GuiderKind::Dual { nested: true, .. } => {
+                Roles { positive: 0, negative: Some(1) }
+            }
+            GuiderKind::Dual { nested: false, .. } => Roles { positive: 1, negative: Some(2) },
+            GuiderKind::PerpNeg { .. } => Roles { positive: 0, negative: Some(2) },
+        };
+        let again = |role, x: &Tensor, change: &dyn Fn(&mut ForwardOptions)| {
+            let list = match role {
+                ListRole::Positive => Some(roles.positive),
+                ListRole::Negative => roles.negative,
+            };
+            list.map_or(Ok(None), |list| self.predict_again(list, x, sigma, change))
         };
         let step = |cfg| Step {
             x,
@@ -117,6 +168,7 @@ impl GuidedRun {
             sampling: model.base.sampling(),
             latent_channels: model.base.latent_channels(),
             evaluate: &evaluate,
+            again: &again,
         };
         match &self.guider.kind {
             GuiderKind::Basic { .. } => {

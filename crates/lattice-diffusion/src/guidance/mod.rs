@@ -13,10 +13,14 @@ use std::sync::Arc;
 use crate::model::NoiseModel;
 
 pub use guider::{GuidedRun, Guider, GuiderKind};
-pub use patch::{CfgFunction, Combined, Evaluate, Patches, PostCfg, PreCfg, Predictions, Step};
+pub use patch::{
+    Again, CfgFunction, Combined, Evaluate, NetworkChange, Patches, PostCfg, PreCfg, Predictions, Step,
+};
 pub use patches::{
-    AdaptiveProjectedGuidance, CfgNorm, CfgZeroStar, EpsilonScaling, FreSca, LinearCfg, Mahiro,
-    OperationOnGuidance, PerpNeg, RenormCfg, RescaleCfg, TangentialDampingCfg, TriangleCfg, perp_neg,
+    AdaptiveProjectedGuidance, CfgNorm, CfgZeroStar, DeepShrink, EpsilonScaling, FreSca, FreeUPatch,
+    HyperTilePatch, LinearCfg, Mahiro, NegativeWithoutLayers, OperationOnGuidance, PerpNeg,
+    PerturbedAttention, Range, RenormCfg, RescaleCfg, SelfAttention, SkipLayers, TangentialDampingCfg,
+    TokenMergingPatch, TriangleCfg, WatchNegative, perp_neg,
 };
 
 /// A model with the changes that nodes made to its guidance. Cloning copies neither weights nor patches.

@@ -4,9 +4,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
+use lattice_models::ForwardOptions;
 
 use crate::ModelSampling;
 use crate::conditioning::Conditioning;
+use crate::model::ListRole;
 
 /// The model call that is being guided.
 pub struct Step<'a> {
@@ -22,10 +24,15 @@ pub struct Step<'a> {
     pub latent_channels: usize,
     /// Evaluates further conditionings at this x and sigma.
     pub evaluate: &'a Evaluate<'a>,
+    /// Evaluates the list of one of the predictions once more, on another x or a changed network.
+    pub again: &'a Again<'a>,
 }
 
 /// Evaluates a conditioning of its own.
 pub type Evaluate<'a> = dyn Fn(&Conditioning) -> Result<Tensor> + 'a;
+
+/// Evaluates a list once more, at the same noise level; None if the guider has no such list.
+pub type Again<'a> = dyn Fn(ListRole, &Tensor, &dyn Fn(&mut ForwardOptions)) -> Result<Option<Tensor>> + 'a;
 
 /// Denoised predictions before guidance.
 #[derive(Clone, Debug)]
@@ -68,9 +75,22 @@ pub trait PostCfg: Debug + Send + Sync {
     fn apply(&self, step: &Step<'_>, combined: &Combined) -> Result<Tensor>;
 }
 
+/// Changes the network's inner workings.
+pub trait NetworkChange: Debug + Send + Sync {
+    /// Changes what a call at a noise level is made with.
+    fn apply(&self, sampling: &ModelSampling, sigma: f64, options: &mut ForwardOptions);
+
+    /// Whether only the network that predicts for the negative list is changed. Such a list is evaluated by itself.
+    fn negative_only(&self) -> bool {
+        false
+    }
+}
+
 /// A model's changes to guidance, in the order in which they were made.
 #[derive(Clone, Debug, Default)]
 pub struct Patches {
+    /// In the network.
+    pub network: Vec<Arc<dyn NetworkChange>>,
     /// Before guidance.
     pub pre: Vec<Arc<dyn PreCfg>>,
     /// Instead of the plain formula: the last one set.
@@ -85,6 +105,20 @@ pub struct Patches {
 }
 
 impl Patches {
+    /// How the network works for a list at a noise level.
+    pub(super) fn options(&self, role: ListRole, sampling: &ModelSampling, sigma: f64) -> ForwardOptions {
+        let mut options = ForwardOptions::default();
+        for change in self.network.iter().filter(|c| role == ListRole::Negative || !c.negative_only()) {
+            change.apply(sampling, sigma, &mut options);
+        }
+        options
+    }
+
+    /// Whether the negative list is evaluated by a network of its own.
+    pub(super) fn separate(&self) -> bool {
+        self.network.iter().any(|change| change.negative_only())
+    }
+
     /// The formula (or what replaces it) and the stages behind it.
     pub(super) fn combine(&self, step: &Step<'_>, predictions: Predictions) -> Result<Combined> {
         let denoised = match &self.cfg {

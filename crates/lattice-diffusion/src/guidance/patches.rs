@@ -1,14 +1,20 @@
 //! The patches of published guidance methods.
 
+mod perturbed;
 mod plain_cfg;
 mod post;
 mod pre;
+mod range;
+mod unet;
 
 use candle_core::{DType, Result, Tensor};
 
+pub use perturbed::{NegativeWithoutLayers, PerturbedAttention, SelfAttention, SkipLayers, WatchNegative};
 pub use plain_cfg::{LinearCfg, PerpNeg, RenormCfg, RescaleCfg, TriangleCfg, perp_neg};
 pub use post::{CfgNorm, CfgZeroStar, EpsilonScaling, Mahiro};
 pub use pre::{AdaptiveProjectedGuidance, FreSca, OperationOnGuidance, TangentialDampingCfg};
+pub use range::Range;
+pub use unet::{DeepShrink, FreeUPatch, HyperTilePatch, TokenMergingPatch};
 
 /// Axes other than the batch's.
 fn item_axes(t: &Tensor) -> Vec<usize> {

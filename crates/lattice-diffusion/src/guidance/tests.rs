@@ -3,8 +3,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use candle_core::{Device, Result, Tensor};
 
 use super::*;
-use crate::conditioning::{Conditioning, ControlSource, Entry};
-use crate::model::{ListRole, ModelInputs, Run};
+use crate::conditioning::{Conditioning, Entry};
+use crate::model::{Call, ListRole, ModelInputs, Run};
 use crate::{Denoiser, ModelSampling, SamplingSettings};
 
 /// D = the conditioning's value everywhere; counts the items it was asked for.
@@ -26,13 +26,7 @@ impl NoiseModel for Constant {
         Ok(ModelInputs { context: Some(entry.tensor.clone()), ..ModelInputs::default() })
     }
 
-    fn denoised(
-        &self,
-        x: &Tensor,
-        _sigma: f64,
-        inputs: &ModelInputs,
-        _control: Option<&dyn ControlSource>,
-    ) -> Result<Tensor> {
+    fn denoised(&self, x: &Tensor, _sigma: f64, inputs: &ModelInputs, _call: Call<'_>) -> Result<Tensor> {
         self.items.fetch_add(x.dim(0)?, Ordering::Relaxed);
         inputs.context.as_ref().unwrap().reshape(((), 1, 1, 1))?.broadcast_as(x.shape())?.contiguous()
     }

@@ -4,16 +4,19 @@ mod added;
 mod concat;
 mod network;
 
+use std::sync::Arc;
+
 use candle_core::{Result, Tensor};
 
+use lattice_models::ForwardOptions;
 use lattice_models::network::ReferencePlacement;
 
 use crate::ModelSampling;
 use crate::conditioning::repeat_batch;
-use crate::conditioning::{ControlSource, Entry};
+use crate::conditioning::{ActiveHook, ControlSource, Entry};
 use crate::latent_format::LatentFormat;
 
-pub use network::NetworkModel;
+pub use network::{NetworkModel, WeightHooks};
 
 /// Which list of a guider an entry stands in. Some families describe the two differently by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -166,6 +169,15 @@ fn repeats(a: usize, b: usize) -> bool {
     a > 0 && b > 0 && least_common_multiple(a, b) / a.min(b) <= 4
 }
 
+/// What a call takes beside the inputs of its entries.
+#[derive(Clone, Copy, Debug)]
+pub struct Call<'a> {
+    /// A control network whose residuals are added.
+    pub control: Option<&'a dyn ControlSource>,
+    /// Changes to the network's inner workings.
+    pub options: &'a ForwardOptions,
+}
+
 /// A model as guidance sees it.
 pub trait NoiseModel: Send + Sync {
     /// Noise levels and prediction type.
@@ -189,13 +201,15 @@ pub trait NoiseModel: Send + Sync {
     ///
     /// # Errors
     /// If the network or the control fails.
-    fn denoised(
-        &self,
-        x: &Tensor,
-        sigma: f64,
-        inputs: &ModelInputs,
-        control: Option<&dyn ControlSource>,
-    ) -> Result<Tensor>;
+    fn denoised(&self, x: &Tensor, sigma: f64, inputs: &ModelInputs, call: Call<'_>) -> Result<Tensor>;
+
+    /// The same model with weights that hooks change.
+    ///
+    /// # Errors
+    /// If its weights cannot be changed while it samples, or what changes them does not fit.
+    fn hooked(&self, _hooks: &[ActiveHook]) -> Result<Arc<dyn NoiseModel>> {
+        candle_core::bail!("the weights of this model cannot be changed while it samples")
+    }
 
     /// Whether a text repeated on the token axis means the same: true where it is only attended to without positions.
     fn context_repeats(&self) -> bool {

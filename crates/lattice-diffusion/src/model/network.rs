@@ -5,12 +5,21 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Tensor};
 use lattice_models::detect::{self, Family, ModelSpec};
 use lattice_models::network::Reference;
-use lattice_models::{DiffusionNetwork, ForwardOptions, NetworkInput};
+use lattice_models::{DiffusionNetwork, NetworkInput};
 
-use super::{ListRole, ModelInputs, NoiseModel, Run, added, concat};
-use crate::conditioning::{ControlSource, Entry, Guidance};
+use super::{Call, ListRole, ModelInputs, NoiseModel, Run, added, concat};
+use crate::conditioning::{ActiveHook, Entry, Guidance};
 use crate::latent_format::LatentFormat;
 use crate::{ModelSampling, Prediction};
+
+/// Makes a network over weights that hooks change.
+pub trait WeightHooks: Send + Sync {
+    /// The network with its weights changed by the hooks, one after the other.
+    ///
+    /// # Errors
+    /// If what changes them is broken.
+    fn network(&self, hooks: &[ActiveHook]) -> Result<Arc<dyn DiffusionNetwork>>;
+}
 
 /// A network of one of the supported families.
 #[derive(Clone)]
@@ -18,7 +27,7 @@ pub struct NetworkModel {
     spec: ModelSpec,
     network: Arc<dyn DiffusionNetwork>,
     sampling: ModelSampling,
-    options: ForwardOptions,
+    hooks: Option<Arc<dyn WeightHooks>>,
     /// Bytes that a call may take beside the weights.
     memory_budget: Option<u64>,
 }
@@ -26,7 +35,7 @@ pub struct NetworkModel {
 impl NetworkModel {
     /// A network with its facts and its noise levels (the family's, or what a node put in their place).
     pub fn new(spec: ModelSpec, network: Arc<dyn DiffusionNetwork>, sampling: ModelSampling) -> Self {
-        Self { spec, network, sampling, options: ForwardOptions::default(), memory_budget: None }
+        Self { spec, network, sampling, hooks: None, memory_budget: None }
     }
 
     /// With other noise levels.
@@ -35,10 +44,10 @@ impl NetworkModel {
         Self { sampling, ..self }
     }
 
-    /// With changes to the network's inner workings.
+    /// With weights that hooks can change.
     #[must_use]
-    pub fn with_options(self, options: ForwardOptions) -> Self {
-        Self { options, ..self }
+    pub fn with_hooks(self, hooks: Arc<dyn WeightHooks>) -> Self {
+        Self { hooks: Some(hooks), ..self }
     }
 
     /// With a limit to the memory that one call may take.
@@ -171,13 +180,7 @@ impl NoiseModel for NetworkModel {
         })
     }
 
-    fn denoised(
-        &self,
-        x: &Tensor,
-        sigma: f64,
-        inputs: &ModelInputs,
-        control: Option<&dyn ControlSource>,
-    ) -> Result<Tensor> {
+    fn denoised(&self, x: &Tensor, sigma: f64, inputs: &ModelInputs, call: Call<'_>) -> Result<Tensor> {
         let scaled = self.sampling.network_input(x, sigma)?;
         let joined = match &inputs.concat {
             Some(concat) => Tensor::cat(&[&scaled, concat], 1)?,
@@ -195,11 +198,18 @@ impl NoiseModel for NetworkModel {
             }),
             ..NetworkInput::new(joined, timesteps)
         };
-        if let Some(control) = control {
+        if let Some(control) = call.control {
             input.control = control.residuals(&input, sigma)?;
         }
-        let output = self.network.forward(&input, &self.options)?.to_dtype(x.dtype())?;
+        let output = self.network.forward(&input, call.options)?.to_dtype(x.dtype())?;
         self.sampling.denoised(x, &output, sigma)
+    }
+
+    fn hooked(&self, hooks: &[ActiveHook]) -> Result<Arc<dyn NoiseModel>> {
+        let Some(weights) = &self.hooks else {
+            candle_core::bail!("the weights of this model cannot be changed while it samples")
+        };
+        Ok(Arc::new(Self { network: weights.network(hooks)?, ..self.clone() }))
     }
 
     fn context_repeats(&self) -> bool {

@@ -10,7 +10,8 @@ use super::placement::{Grid, place};
 use crate::embedding::timestep_embedding;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::network::{DiffusionNetwork, ForwardOptions, NetworkInput};
+use crate::network::{DiffusionNetwork, NetworkInput};
+use crate::options::ForwardOptions;
 use crate::rope::Rope;
 use crate::transformer::{Embedder, Modulation, check_width, modulate, pad_circular, plain_norm};
 
@@ -120,7 +121,7 @@ fn add_residual(x: Tensor, start: usize, residual: Option<&Option<Tensor>>) -> R
 }
 
 impl DiffusionNetwork for Flux {
-    fn forward(&self, input: &NetworkInput, _options: &ForwardOptions) -> Result<Tensor> {
+    fn forward(&self, input: &NetworkInput, options: &ForwardOptions) -> Result<Tensor> {
         let (_, channels, height, width) = input.x.dims4()?;
         if channels != self.config.in_channels {
             bail!("the latent has {channels} channels, this network needs {}", self.config.in_channels)
@@ -153,12 +154,16 @@ impl DiffusionNetwork for Flux {
         let control = input.control.as_ref();
         let heads = self.config.heads;
         for (i, block) in self.double_blocks.iter().enumerate() {
-            (img, txt) = block.forward(&img, &txt, &vec, &rope, heads)?;
+            if !options.skipped.double.contains(&i) {
+                (img, txt) = block.forward(&img, &txt, &vec, &rope, heads)?;
+            }
             img = add_residual(img, 0, control.and_then(|c| c.input.get(i)))?;
         }
         let mut x = Tensor::cat(&[txt, img], 1)?;
         for (i, block) in self.single_blocks.iter().enumerate() {
-            x = block.forward(&x, &vec, &rope, heads)?;
+            if !options.skipped.single.contains(&i) {
+                x = block.forward(&x, &vec, &rope, heads)?;
+            }
             x = add_residual(x, text_length, control.and_then(|c| c.output.get(i)))?;
         }
 

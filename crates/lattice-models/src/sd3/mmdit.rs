@@ -9,7 +9,8 @@ use super::config::MmditConfig;
 use crate::embedding::timestep_embedding;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::network::{DiffusionNetwork, ForwardOptions, NetworkInput};
+use crate::network::{DiffusionNetwork, NetworkInput};
+use crate::options::ForwardOptions;
 use crate::transformer::{Embedder, Modulation, check_width, modulate, pad_circular, plain_norm};
 
 /// The multimodal diffusion transformer.
@@ -87,7 +88,7 @@ impl Mmdit {
 }
 
 impl DiffusionNetwork for Mmdit {
-    fn forward(&self, input: &NetworkInput, _options: &ForwardOptions) -> Result<Tensor> {
+    fn forward(&self, input: &NetworkInput, options: &ForwardOptions) -> Result<Tensor> {
         let (_, channels, height, width) = input.x.dims4()?;
         if channels != self.config.in_channels {
             bail!("the latent has {channels} channels, this network needs {}", self.config.in_channels)
@@ -110,7 +111,11 @@ impl DiffusionNetwork for Mmdit {
         let residuals = input.control.as_ref().map_or(&[][..], |control| &control.output);
         for (i, block) in self.joint_blocks.iter().enumerate() {
             let Some(text) = context.take() else { bail!("the text stream ends before block {i}") };
-            (context, x) = block.forward(text, x, &c, self.config.heads)?;
+            if options.skipped.double.contains(&i) {
+                context = Some(text);
+            } else {
+                (context, x) = block.forward(text, x, &c, self.config.heads)?;
+            }
             if let Some(Some(residual)) = residuals.get(i) {
                 x = x.broadcast_add(residual)?;
             }

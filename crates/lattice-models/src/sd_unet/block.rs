@@ -6,10 +6,12 @@ use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use super::config::UnetConfig;
+use super::place::Place;
 use super::resnet::ResBlock;
 use super::transformer::SpatialTransformer;
 use crate::error::Built;
 use crate::layers::ScopeExt;
+use crate::options::{ForwardOptions, MiddleAttention};
 
 #[derive(Debug)]
 enum Layer {
@@ -33,6 +35,14 @@ pub(super) struct Condition<'a> {
     pub(super) emb: &'a Tensor,
     /// Text states, [B, tokens, width].
     pub(super) context: Option<&'a Tensor>,
+    /// Rows and columns of the latent.
+    pub(super) latent: (usize, usize),
+    /// What random choices depend on.
+    pub(super) seed: u64,
+    /// Changes that are asked for.
+    pub(super) options: &'a ForwardOptions,
+    /// How transformers attend to themselves.
+    pub(super) attention: &'a MiddleAttention,
 }
 
 impl Block {
@@ -87,7 +97,16 @@ impl Block {
                 Layer::Conv(conv) | Layer::Downsample(conv) => conv.forward(&h)?,
                 Layer::Res(block) => block.forward(&h, condition.emb)?,
                 Layer::Transformer(transformer) => match condition.context {
-                    Some(context) => transformer.forward(&h, context)?,
+                    Some(context) => {
+                        let place = Place {
+                            height: h.dim(2)?,
+                            width: h.dim(3)?,
+                            latent: condition.latent,
+                            seed: condition.seed,
+                            options: condition.options,
+                        };
+                        transformer.forward(&h, context, &place, condition.attention)?
+                    }
                     None => candle_core::bail!("this network needs encoded text"),
                 },
                 Layer::Upsample(conv) => {

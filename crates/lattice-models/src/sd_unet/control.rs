@@ -12,6 +12,7 @@ use crate::diffusers;
 use crate::error::{Built, ModelError};
 use crate::layers::ScopeExt;
 use crate::network::{Control, NetworkInput};
+use crate::options::{ForwardOptions, MiddleAttention};
 
 /// Convolutions of the hint encoder with stride 2: the 3rd, 5th and 7th of eight.
 const STRIDED: [usize; 3] = [2, 4, 6];
@@ -121,7 +122,15 @@ impl ControlNet {
             }
         }
         let emb = self.conditioner.forward(input)?;
-        let condition = Condition { emb: &emb, context: input.context.as_ref() };
+        let options = ForwardOptions::default();
+        let condition = Condition {
+            emb: &emb,
+            context: input.context.as_ref(),
+            latent: (input.x.dim(2)?, input.x.dim(3)?),
+            seed: 0,
+            options: &options,
+            attention: &MiddleAttention::Usual,
+        };
         let mut guide = Some(guide);
         let mut h = input.x.clone();
         let mut output = vec![];

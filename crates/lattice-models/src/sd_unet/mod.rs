@@ -7,7 +7,11 @@ mod block;
 mod condition;
 pub mod config;
 mod control;
+mod free_u;
+mod merging;
+mod place;
 mod resnet;
+mod tiles;
 mod transformer;
 mod unet;
 

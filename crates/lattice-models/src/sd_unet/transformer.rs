@@ -1,13 +1,17 @@
 //! Transformers over the cells of a feature map, with cross-attention to the text.
 
-use candle_core::{Result, Tensor};
+use candle_core::{D, Result, Tensor};
 use lattice_kernels::nn::{GroupNorm, LayerNorm, Linear};
 use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use super::config::{Heads, UnetConfig};
+use super::merging::Merging;
+use super::place::Place;
+use super::tiles::Cut;
 use crate::error::Built;
 use crate::layers::ScopeExt;
+use crate::options::{AttentionWatch, MiddleAttention};
 
 /// Multi-head attention; keys and values come from `context` (Vaswani et al. 2017).
 #[derive(Debug)]
@@ -48,6 +52,27 @@ impl CrossAttention {
         let v = self.to_v.forward(context)?;
         let a = ops::attention(&q, &k, &v, self.heads, self.scale, None, false)?;
         self.to_out.forward(&a)
+    }
+
+    /// Every token attends to itself alone.
+    fn forward_identity(&self, x: &Tensor) -> Result<Tensor> {
+        self.to_out.forward(&self.to_v.forward(x)?)
+    }
+
+    /// The attention that each token of x [B, L, C] gets from all of them, mean over heads, [B, L].
+    fn received(&self, x: &Tensor) -> Result<Tensor> {
+        let (batch, length, _) = x.dims3()?;
+        let split =
+            |t: Tensor| t.reshape((batch, length, self.heads, ()))?.permute((2, 0, 1, 3))?.contiguous();
+        let (q, k) = (split(self.to_q.forward(x)?)?, split(self.to_k.forward(x)?)?);
+        let mut received = Tensor::zeros((batch, length), x.dtype(), x.device())?;
+        // One head at a time: the scores of all would take as much memory as the rest of the network.
+        for head in 0..self.heads {
+            let scores = (q.get(head)?.matmul(&k.get(head)?.t()?.contiguous()?)? * f64::from(self.scale))?;
+            let e = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+            received = (received + e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?.sum(1)?)?;
+        }
+        received / self.heads as f64
     }
 }
 
@@ -98,13 +123,51 @@ impl BasicTransformerBlock {
         })
     }
 
-    fn forward(&self, x: Tensor, context: &Tensor) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: Tensor,
+        context: &Tensor,
+        place: &Place<'_>,
+        attention: &MiddleAttention,
+    ) -> Result<Tensor> {
         let h = self.norm1.forward(&x)?;
-        let x = (self.attn1.forward(&h, &h)? + x)?;
+        let x = (self.self_attention(&h, place, attention)? + x)?;
         let h = self.norm2.forward(&x)?;
         let x = (self.attn2.forward(&h, context)? + x)?;
         let h = self.norm3.forward(&x)?;
         self.ff.forward(&h)? + x
+    }
+}
+
+impl BasicTransformerBlock {
+    /// Self-attention, as it was trained or as it is asked for.
+    fn self_attention(&self, h: &Tensor, place: &Place<'_>, attention: &MiddleAttention) -> Result<Tensor> {
+        match attention {
+            MiddleAttention::Identity => return self.attn1.forward_identity(h),
+            MiddleAttention::Watched(watch) => self.watch(h, place, watch)?,
+            MiddleAttention::Usual => {}
+        }
+        if let Some(cut) = place.options.hyper_tile.as_ref().and_then(|tiles| Cut::choose(tiles, place)) {
+            let tiles = cut.split(h)?;
+            return cut.join(&self.attn1.forward(&tiles, &tiles)?);
+        }
+        let merging = match place.options.token_merging {
+            Some(options) => Merging::choose(options, place, h)?,
+            None => None,
+        };
+        match merging {
+            Some(merging) => {
+                let tokens = merging.merge(h)?;
+                merging.unmerge(&self.attn1.forward(&tokens, &tokens)?)
+            }
+            None => self.attn1.forward(h, h),
+        }
+    }
+
+    fn watch(&self, h: &Tensor, place: &Place<'_>, watch: &AttentionWatch) -> Result<()> {
+        let received = self.attn1.received(h)?;
+        watch.put(received.reshape((h.dim(0)?, 1, place.height, place.width))?);
+        Ok(())
     }
 }
 
@@ -134,12 +197,23 @@ impl SpatialTransformer {
     }
 
     /// x [B, C, H, W], context [B, tokens, width].
-    pub(super) fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        context: &Tensor,
+        place: &Place<'_>,
+        attention: &MiddleAttention,
+    ) -> Result<Tensor> {
         let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
         let mut h = self.proj_in.forward(&tokens)?;
         drop(tokens);
-        for block in &self.transformer_blocks {
-            h = block.forward(h, context)?;
+        for (i, block) in self.transformer_blocks.iter().enumerate() {
+            let attention = match attention {
+                // The first block is the one that is watched.
+                MiddleAttention::Watched(_) if i > 0 => &MiddleAttention::Usual,
+                attention => attention,
+            };
+            h = block.forward(h, context, place, attention)?;
         }
         let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
         x + h

@@ -7,9 +7,11 @@ use lattice_weights::Scope;
 use super::block::{Block, Condition};
 use super::condition::Conditioner;
 use super::config::UnetConfig;
+use super::free_u;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::network::{DiffusionNetwork, ForwardOptions, NetworkInput};
+use crate::network::{DiffusionNetwork, NetworkInput};
+use crate::options::{Downscale, ForwardOptions, MiddleAttention};
 
 /// U-Net of the Stable Diffusion families.
 #[derive(Debug)]
@@ -77,8 +79,20 @@ fn add_control(h: Tensor, list: &mut Vec<Option<Tensor>>) -> Result<Tensor> {
     }
 }
 
+/// A feature map with its sides divided, at least one cell.
+fn shrunk(h: &Tensor, down: &Downscale) -> Result<Tensor> {
+    let side = |n: usize| ((n as f64 / down.factor).round_ties_even() as usize).max(1);
+    down.down.apply(h, side(h.dim(2)?), side(h.dim(3)?))
+}
+
+/// A seed that is another one at every time, and the same in every run.
+fn time_seed(timesteps: &Tensor) -> Result<u64> {
+    let first = timesteps.flatten_all()?.get(0)?.to_dtype(candle_core::DType::F32)?.to_vec0::<f32>()?;
+    Ok(u64::from(first.to_bits()))
+}
+
 impl DiffusionNetwork for UNet {
-    fn forward(&self, input: &NetworkInput, _options: &ForwardOptions) -> Result<Tensor> {
+    fn forward(&self, input: &NetworkInput, options: &ForwardOptions) -> Result<Tensor> {
         let channels = input.x.dims4()?.1;
         if channels != self.config.in_channels {
             bail!("the latent has {channels} channels, this network needs {}", self.config.in_channels)
@@ -89,21 +103,44 @@ impl DiffusionNetwork for UNet {
             bail!("the encoded text is {} wide, this network needs {width}", context.dims3()?.2)
         }
         let emb = self.conditioner.forward(input)?;
-        let condition = Condition { emb: &emb, context: input.context.as_ref() };
+        let condition = Condition {
+            emb: &emb,
+            context: input.context.as_ref(),
+            latent: (input.x.dim(2)?, input.x.dim(3)?),
+            seed: time_seed(&input.timesteps)?,
+            options,
+            attention: &MiddleAttention::Usual,
+        };
         let mut control = input.control.clone().unwrap_or_default();
 
         let mut h = input.x.clone();
         let mut skips = Vec::with_capacity(self.input_blocks.len());
-        for block in &self.input_blocks {
+        let smaller = |h: Tensor, block: usize, after_skip: bool| match &options.downscale {
+            Some(down) if down.block == block && down.after_skip == after_skip => shrunk(&h, down),
+            _ => Ok(h),
+        };
+        for (i, block) in self.input_blocks.iter().enumerate() {
             h = block.forward(h, &condition, None)?;
             h = add_control(h, &mut control.input)?;
+            h = smaller(h, i, false)?;
             skips.push(h.clone());
+            h = smaller(h, i, true)?;
         }
-        h = self.middle_block.forward(h, &condition, None)?;
+        let middle = Condition { attention: &options.middle_attention, ..condition };
+        h = self.middle_block.forward(h, &middle, None)?;
         h = add_control(h, &mut control.middle)?;
         for block in &self.output_blocks {
             let Some(skip) = skips.pop() else { bail!("no skip left for an output block") };
-            let skip = add_control(skip, &mut control.output)?;
+            let mut skip = add_control(skip, &mut control.output)?;
+            if let Some(down) = &options.downscale
+                && h.dim(2)? != skip.dim(2)?
+            {
+                h = down.up.apply(&h, skip.dim(2)?, skip.dim(3)?)?;
+            }
+            for free_u in &options.free_u {
+                let level = h.dim(1)? / self.config.model_channels.max(1);
+                (h, skip) = free_u::reweight(free_u, level, &h, &skip)?;
+            }
             h = Tensor::cat(&[h, skip], 1)?;
             let size = skips.last().map(|next| Ok::<_, candle_core::Error>((next.dim(2)?, next.dim(3)?)));
             h = block.forward(h, &condition, size.transpose()?)?;

@@ -8,7 +8,7 @@ use lattice_graph::Node;
 use lattice_models::network::ReferencePlacement;
 
 use super::MAX_RESOLUTION;
-use crate::node::{Choice, Value, node};
+use crate::node::{Choice, node};
 use crate::types::{Conditioning, Latent, Mask};
 use crate::{Error, Result};
 
@@ -25,7 +25,6 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         conditioning_set_mask,
         conditioning_zero_out,
         conditioning_set_timestep_range,
-        conditioning_set_default_combine,
         flux_guidance,
         flux_disable_guidance,
         reference_latent,
@@ -33,7 +32,7 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
     ]
 }
 
-fn changed(conditioning: &Conditioning, change: impl Fn(&mut Options)) -> Conditioning {
+pub(super) fn changed(conditioning: &Conditioning, change: impl Fn(&mut Options)) -> Conditioning {
     Conditioning(with_options(&conditioning.0, change))
 }
 
@@ -152,7 +151,7 @@ fn conditioning_set_area_strength(
 
 /// Where a masked conditioning is evaluated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Choice)]
-enum MaskArea {
+pub(super) enum MaskArea {
     /// Everywhere.
     #[choice("default")]
     Whole,
@@ -268,24 +267,4 @@ fn flux_kontext_multi_reference_latent_method(
         other => return Err(Error::value(format!("pictures cannot be placed by {other:?}"))),
     };
     Ok(changed(&conditioning, |options| options.reference_placement = placement))
-}
-
-/// Adds prompts that apply where the others leave room: their weight is what those leave of 1.
-#[node(
-    name = "ConditioningSetDefaultCombine",
-    title = "Cond Set Default Combine",
-    category = "advanced/hooks/cond single",
-    module = "comfy_extras.nodes_hooks",
-    experimental
-)]
-fn conditioning_set_default_combine(
-    cond: Conditioning,
-    #[name("cond_DEFAULT")] default: Conditioning,
-    #[kind("HOOKS")] hooks: Option<Value>,
-) -> Result<Conditioning> {
-    if hooks.is_some() {
-        return Err(Error::value("hooks on default conditionings are not supported"));
-    }
-    let default = with_options(&default.0, |options| options.default = true);
-    Ok(Conditioning([cond.0, default].concat()))
 }

@@ -1,8 +1,10 @@
 //! The nodes, one module per category.
 
 mod conditioning;
+mod conditioning_properties;
 mod coverage;
 mod guidance;
+mod hooks;
 mod image;
 mod image_animation;
 mod image_batch;
@@ -19,8 +21,10 @@ mod lora;
 mod mask;
 mod model_merge;
 mod model_merge_blocks;
+mod model_patches;
 mod model_sampling;
 mod model_save;
+mod previews;
 mod primitive;
 mod samplers;
 mod sampling;
@@ -44,7 +48,9 @@ pub(crate) const MAX_RESOLUTION: usize = 16384;
 pub fn registry() -> Registry {
     let categories = [
         conditioning::nodes(),
+        conditioning_properties::nodes(),
         guidance::nodes(),
+        hooks::nodes(),
         image::nodes(),
         image_animation::nodes(),
         image_batch::nodes(),
@@ -61,6 +67,7 @@ pub fn registry() -> Registry {
         mask::nodes(),
         model_merge::nodes(),
         model_merge_blocks::nodes(),
+        model_patches::nodes(),
         model_sampling::nodes(),
         model_save::nodes(),
         primitive::nodes(),

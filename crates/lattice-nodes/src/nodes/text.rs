@@ -7,7 +7,7 @@ use lattice_graph::Node;
 
 use crate::Result;
 use crate::node::node;
-use crate::types::{Clip, Conditioning, EncodedPrompt};
+use crate::types::{Clip, ClipHooks, Conditioning, EncodedPrompt, PromptChunks, ScheduledClip};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
@@ -28,15 +28,28 @@ fn clip_text_encode(
     /// The text encoder of the model that will read the prompt.
     clip: Clip,
 ) -> Result<Conditioning> {
-    Ok(conditioning(clip.encode_text(text)?))
+    encoded_text(&clip, text)
 }
 
-/// One prompt without options.
-pub(super) fn conditioning(prompt: EncodedPrompt) -> Conditioning {
-    let mut entry = Entry::new(prompt.states);
-    entry.options.pooled = prompt.pooled;
-    entry.options.attention_mask = prompt.mask;
-    Conditioning(vec![entry])
+/// A prompt cut up for the encoders, encoded: one entry, or one for each part of the sampling where hooks ask for it.
+pub(super) fn encoded(clip: &Clip, chunks: &PromptChunks) -> Result<Conditioning> {
+    let entries = clip.in_course()?.into_iter().map(|ScheduledClip { clip, range }| {
+        let EncodedPrompt { states, pooled, mask } = clip.encode(chunks)?;
+        let mut entry = Entry::new(states);
+        entry.options.pooled = pooled;
+        entry.options.attention_mask = mask;
+        entry.options.text_range = range;
+        if let Some(ClipHooks { hooks, apply_to_conditionings: true, .. }) = clip.hooks() {
+            entry.options.hooks.clone_from(&hooks.0);
+        }
+        Ok(entry)
+    });
+    Ok(Conditioning(entries.collect::<Result<_>>()?))
+}
+
+/// The same text for all encoders, encoded.
+pub(super) fn encoded_text(clip: &Clip, text: &str) -> Result<Conditioning> {
+    encoded(clip, &clip.tokenize(|_| text)?)
 }
 
 /// Takes the prompt's states from an earlier layer of the text encoder: -2 is known as "clip skip 2".

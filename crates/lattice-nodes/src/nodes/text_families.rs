@@ -7,7 +7,7 @@ use lattice_graph::Node;
 use lattice_models::detect::TextEncoderKind;
 
 use super::MAX_RESOLUTION;
-use super::text::conditioning;
+use super::text::{encoded, encoded_text};
 use crate::Result;
 use crate::node::node;
 use crate::types::{Clip, Conditioning};
@@ -68,7 +68,7 @@ fn clip_text_encode_sdxl(
         target_height: Some(target_height.into()),
         aesthetic_score: None,
     };
-    Ok(with_sizes(conditioning(clip.encode(&chunks)?), sizes))
+    Ok(with_sizes(encoded(&clip, &chunks)?, sizes))
 }
 
 /// A prompt for SDXL's refiner, with size and aesthetic score.
@@ -93,7 +93,7 @@ fn clip_text_encode_sdxl_refiner(
         aesthetic_score: Some(ascore),
         ..SizeOptions::default()
     };
-    Ok(with_sizes(conditioning(clip.encode_text(text)?), sizes))
+    Ok(with_sizes(encoded_text(&clip, text)?, sizes))
 }
 
 /// A prompt for each of Stable Diffusion 3's text encoders.
@@ -122,7 +122,7 @@ fn clip_text_encode_sd3(
         }
     }
     clip.equalize(&mut chunks)?;
-    Ok(conditioning(clip.encode(&chunks)?))
+    encoded(&clip, &chunks)
 }
 
 /// A prompt for each of Flux's text encoders, and the distilled guidance scale.
@@ -139,7 +139,7 @@ fn clip_text_encode_flux(
     #[widget(default = 3.5, min = 0.0, max = 100.0, step = 0.1)] guidance: f64,
 ) -> Result<Conditioning> {
     let chunks = clip.tokenize(|encoder| if encoder == TextEncoderKind::T5Xxl { t5xxl } else { clip_l })?;
-    let mut conditioning = conditioning(clip.encode(&chunks)?);
+    let mut conditioning = encoded(&clip, &chunks)?;
     for entry in &mut conditioning.0 {
         entry.options.guidance = Guidance::Scale(guidance);
     }
@@ -161,7 +161,7 @@ fn clip_text_encode_pixart_alpha(
 ) -> Result<Conditioning> {
     let sizes =
         SizeOptions { width: Some(width.into()), height: Some(height.into()), ..SizeOptions::default() };
-    Ok(with_sizes(conditioning(clip.encode_text(text)?), sizes))
+    Ok(with_sizes(encoded_text(&clip, text)?, sizes))
 }
 
 /// How far prompts for encoders of the T5 kind are padded.

@@ -12,7 +12,8 @@ use lattice_models::{TextEncoder, TextInput, TextOptions};
 use lattice_weights::StateDict;
 use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
-use super::placed;
+use super::hooks::hooked_encoders;
+use super::{Hooks, placed};
 use crate::node::GraphType;
 use crate::services::Embeddings;
 use crate::{Error, Result};
@@ -162,6 +163,26 @@ pub struct Clip {
     /// Padding of encoders of the T5 kind, beyond the layout's.
     t5_padding: Padding,
     embeddings: Option<Arc<Embeddings>>,
+    hooks: Option<ClipHooks>,
+}
+
+/// Hooks on text encoders.
+#[derive(Clone, Debug)]
+pub struct ClipHooks {
+    /// The hooks.
+    pub hooks: Hooks,
+    /// Whether conditionings carry them on to the diffusion model.
+    pub apply_to_conditionings: bool,
+    /// Whether prompts are encoded for each part of the sampling between keyframes, instead of once for its start.
+    pub scheduled: bool,
+}
+
+/// The text encoders as they are for a part of the sampling.
+pub struct ScheduledClip {
+    /// The encoders with the weights of that part.
+    pub clip: Clip,
+    /// The part, by shares of the sampling; none: all of it.
+    pub range: Option<(f64, f64)>,
 }
 
 impl GraphType for Clip {
@@ -216,7 +237,7 @@ impl Clip {
             Ok(ClipEncoder { encoder: part.encoder.clone(), part, patched, prompts })
         });
         let encoders = encoders.collect::<Result<_>>()?;
-        Ok(Self { family, encoders, layer: None, t5_padding: Padding::default(), embeddings })
+        Ok(Self { family, encoders, layer: None, t5_padding: Padding::default(), embeddings, hooks: None })
     }
 
     /// How the encoders work together.
@@ -245,6 +266,50 @@ impl Clip {
     #[must_use]
     pub fn with_t5_padding(&self, min_padding: usize, min_length: usize) -> Self {
         Self { t5_padding: Padding { min_padding, min_length: Some(min_length) }, ..self.clone() }
+    }
+
+    /// With hooks on its weights, in place of those it had.
+    #[must_use]
+    pub fn with_hooks(&self, hooks: ClipHooks) -> Self {
+        Self { hooks: Some(hooks), ..self.clone() }
+    }
+
+    /// Its hooks.
+    pub fn hooks(&self) -> Option<&ClipHooks> {
+        self.hooks.as_ref()
+    }
+
+    /// The encoders as hooks make them in the course of sampling.
+    ///
+    /// # Errors
+    /// If what a hook changes weights by is broken.
+    pub fn in_course(&self) -> Result<Vec<ScheduledClip>> {
+        let Some(ClipHooks { hooks, scheduled, .. }) = &self.hooks else {
+            return Ok(vec![ScheduledClip { clip: self.clone(), range: None }]);
+        };
+        let at = |percent: f64| -> Result<Self> {
+            let strengths = hooks
+                .0
+                .iter()
+                .map(|hook| (hook.source.clone(), hook.strength_clip * hook.keyframes.strength_at(percent)));
+            let encoders = hooked_encoders(&self.encoders, &strengths.collect::<Vec<_>>())?;
+            Ok(self.with_encoders(encoders))
+        };
+        let mut starts: Vec<f64> = hooks
+            .0
+            .iter()
+            .flat_map(|hook| hook.keyframes.list().iter().map(|keyframe| keyframe.start_percent))
+            .filter(|start| *scheduled && *start > 0.0 && *start < 1.0)
+            .collect();
+        if starts.is_empty() {
+            return Ok(vec![ScheduledClip { clip: at(0.0)?, range: None }]);
+        }
+        starts.push(0.0);
+        starts.sort_by(f64::total_cmp);
+        starts.dedup();
+        let ends = starts.iter().skip(1).copied().chain([1.0]);
+        let parts = starts.iter().zip(ends);
+        parts.map(|(&start, end)| Ok(ScheduledClip { clip: at(start)?, range: Some((start, end)) })).collect()
     }
 
     /// Cuts a prompt up for each encoder. `text` says what an encoder reads.

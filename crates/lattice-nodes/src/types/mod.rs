@@ -2,6 +2,7 @@
 
 mod clip;
 mod guider;
+mod hooks;
 mod model;
 mod placed;
 mod sampling;
@@ -13,8 +14,9 @@ use candle_core::Tensor;
 
 use crate::node::GraphType;
 
-pub use clip::{Clip, ClipEncoder, ClipFamily, EncodedPrompt, PromptChunks};
+pub use clip::{Clip, ClipEncoder, ClipFamily, ClipHooks, EncodedPrompt, PromptChunks, ScheduledClip};
 pub use guider::Guider;
+pub use hooks::{Floats, HookFile, HookKeyframes, Hooks, Parameters, TimestepsRange};
 pub use model::{Conditioning, Model};
 pub use sampling::{Noise, Sampler, Sigmas};
 pub use vae::{Vae, crop_to_multiple};

@@ -11,6 +11,7 @@ use lattice_models::detect::{self, DiffusionPart, ModelSpec};
 use lattice_weights::StateDict;
 use lattice_weights::patcher::{PatchSet, PatchedWeights};
 
+use super::hooks::HookedNetwork;
 use super::placed;
 use crate::node::GraphType;
 use crate::{Error, Result};
@@ -46,7 +47,7 @@ impl Model {
         let latent_format = part.spec.latent_format;
         let patched = PatchedWeights::new(part.weights.clone(), "diffusion_model.", super::PATCH_CACHE_BYTES);
         let network = placed::diffusion_network(&part, &patched);
-        let base = noise_model(&part.spec, &network, &settings, latent_format)?;
+        let base = noise_model(&part, &patched, &network, &settings, latent_format)?;
         let guided = guidance::Model::new(Arc::new(base));
         Ok(Self { part, patched, network, settings, latent_format, guided })
     }
@@ -98,7 +99,7 @@ impl Model {
 
     /// With the network as guidance sees it made anew.
     fn rebuilt(mut self) -> Result<Self> {
-        let base = noise_model(&self.part.spec, &self.network, &self.settings, self.latent_format)?;
+        let base = noise_model(&self.part, &self.patched, &self.network, &self.settings, self.latent_format)?;
         self.guided.base = Arc::new(base);
         Ok(self)
     }
@@ -113,14 +114,16 @@ impl Model {
 }
 
 fn noise_model(
-    spec: &ModelSpec,
+    part: &Arc<DiffusionPart>,
+    patched: &PatchedWeights,
     network: &Arc<dyn DiffusionNetwork>,
     settings: &SamplingSettings,
     latent_format: detect::LatentFormat,
 ) -> Result<NetworkModel> {
     let sampling = ModelSampling::new(settings).map_err(Error::other)?;
-    let spec = ModelSpec { latent_format, ..spec.clone() };
-    Ok(NetworkModel::new(spec, network.clone(), sampling))
+    let spec = ModelSpec { latent_format, ..part.spec.clone() };
+    let hooks = HookedNetwork { part: part.clone(), patched: patched.clone() };
+    Ok(NetworkModel::new(spec, network.clone(), sampling).with_hooks(Arc::new(hooks)))
 }
 
 /// The settings that the facts of a family amount to.

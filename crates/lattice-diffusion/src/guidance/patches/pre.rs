@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use candle_core::{Result, Tensor};
+use lattice_kernels::ops::low_frequencies;
 
 use super::{dot, item_axes, last_axes, norm};
 use crate::guidance::patch::{PreCfg, Predictions, Step};
@@ -125,48 +126,14 @@ pub struct FreSca {
 }
 
 impl PreCfg for FreSca {
-    fn apply(&self, step: &Step<'_>, p: &mut Predictions) -> Result<()> {
+    fn apply(&self, _step: &Step<'_>, p: &mut Predictions) -> Result<()> {
         if !p.uncond_evaluated {
             return Ok(());
         }
         let direction = (&p.cond - &p.uncond)?;
-        if step.x.rank() < 3 {
-            candle_core::bail!("frequencies need a latent with rows and columns")
-        }
         let low = low_frequencies(&direction, self.cutoff)?;
         let scaled = ((direction * self.scale_high)? + (low * (self.scale_low - self.scale_high))?)?;
         p.cond = (&p.uncond + scaled)?;
         Ok(())
     }
-}
-
-/// The frequencies -f..f of rows and columns, f = min(cutoff, size / 2): `Re(K_h D K_w^T)`, where K is the projection
-/// onto a band of an axis. The band holds -f but not f, so it is complex: K = A + iB.
-fn low_frequencies(t: &Tensor, cutoff: usize) -> Result<Tensor> {
-    let (height, width) = (t.dim(t.rank() - 2)?, t.dim(t.rank() - 1)?);
-    let (ah, bh) = band(height, cutoff, t)?;
-    let (aw, bw) = band(width, cutoff, t)?;
-    let planes = t.contiguous()?.reshape(((), height, width))?;
-    let project = |rows: &Tensor, columns: &Tensor| {
-        rows.broadcast_matmul(&planes)?.broadcast_matmul(&columns.t()?.contiguous()?)
-    };
-    (project(&ah, &aw)? - project(&bh, &bw)?)?.reshape(t.shape())
-}
-
-/// Real and imaginary part of the projection onto frequencies -f..f of an axis of n, [n, n] each.
-fn band(n: usize, cutoff: usize, like: &Tensor) -> Result<(Tensor, Tensor)> {
-    let f = cutoff.min(n / 2) as i64;
-    // The kernel depends on the distance alone.
-    let kernel = |distance: usize| {
-        let sum = (-f..f).fold((0.0, 0.0), |(re, im), k| {
-            let angle = std::f64::consts::TAU * (k as f64) * (distance as f64) / (n as f64);
-            (re + angle.cos(), im + angle.sin())
-        });
-        ((sum.0 / n as f64) as f32, (sum.1 / n as f64) as f32)
-    };
-    let kernel: Vec<(f32, f32)> = (0..n).map(kernel).collect();
-    let entries = (0..n * n).map(|i| kernel[(i / n + n - i % n) % n]);
-    let (re, im): (Vec<f32>, Vec<f32>) = entries.unzip();
-    let matrix = |values: Vec<f32>| Tensor::from_vec(values, (1, n, n), like.device());
-    Ok((matrix(re)?, matrix(im)?))
 }

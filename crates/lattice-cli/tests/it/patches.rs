@@ -1,0 +1,90 @@
+//! Patches of a model's inner workings: each changes the picture, and none where it is set to do nothing.
+
+use std::path::Path;
+
+use serde_json::{Value as Json, json};
+
+use crate::common::{make, picture};
+use crate::families::{checkpoint, flux_schnell, slots, text_to_image};
+
+/// The picture of a prompt with a node between the loader and the sampler.
+fn patched(base: &Path, prompt: &Json, class: &str, inputs: Json) -> Vec<u8> {
+    let mut prompt = prompt.clone();
+    prompt["x"] = json!({"class_type": class, "inputs": inputs});
+    prompt["x"]["inputs"]["model"] = prompt["k"]["inputs"]["model"].clone();
+    prompt["k"]["inputs"]["model"] = json!(["x", 0]);
+    picture(base, &prompt).2
+}
+
+/// The largest difference of two pictures. Calls that are made one by one instead of together may round differently.
+fn difference(a: &[u8], b: &[u8]) -> u8 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+}
+
+#[test]
+fn patches_of_the_unet_change_the_picture() {
+    let base = tempfile::tempdir().unwrap();
+    make(base.path(), "sd15", "checkpoints");
+    let plain = text_to_image(checkpoint("sd15"), slots("m"));
+    let run = |class: &str, inputs: Json| patched(base.path(), &plain, class, inputs);
+    let unpatched = picture(base.path(), &plain).2;
+    let free_u = |b1: f64, s1: f64| json!({"b1": b1, "b2": b1, "s1": s1, "s2": s1});
+    let shrink = |start: f64, end: f64| {
+        json!({"block_number": 1, "downscale_factor": 2.0, "start_percent": start, "end_percent": end,
+            "downscale_after_skip": true, "downscale_method": "bicubic", "upscale_method": "bilinear"})
+    };
+    let hyper_tile = |tile_size: u32| json!({"tile_size": tile_size, "swap_size": 1, "max_depth": 0, "scale_depth": false});
+    // A node, inputs that change the picture, and inputs that do not.
+    let cases = [
+        ("FreeU", free_u(1.5, 0.2), free_u(1.0, 1.0)),
+        ("FreeU_V2", free_u(1.5, 0.2), free_u(1.0, 1.0)),
+        ("HyperTile", hyper_tile(32), hyper_tile(2048)),
+        ("TomePatchModel", json!({"ratio": 0.5}), json!({"ratio": 0.0})),
+        ("PatchModelAddDownscale", shrink(0.0, 1.0), shrink(1.0, 1.0)),
+        ("PerturbedAttentionGuidance", json!({"scale": 3.0}), json!({"scale": 0.0})),
+        (
+            "SelfAttentionGuidance",
+            json!({"scale": 2.0, "blur_sigma": 2.0}),
+            json!({"scale": 0.0, "blur_sigma": 2.0}),
+        ),
+    ];
+    for (class, strong, weak) in cases {
+        let changed = run(class, strong.clone());
+        assert!(difference(&changed, &unpatched) > 1, "{class} changes nothing");
+        assert!(changed == run(class, strong), "{class} is not reproducible");
+        let rest = difference(&run(class, weak), &unpatched);
+        assert!(rest <= 1, "{class} changes the picture by {rest} at rest");
+    }
+    assert!(run("TorchCompileModel", json!({"backend": "inductor"})) == unpatched);
+}
+
+#[test]
+fn transformers_are_guided_away_from_themselves_without_blocks() {
+    let base = tempfile::tempdir().unwrap();
+    let loaders = flux_schnell(base.path());
+    let at = [json!(["u", 0]), json!(["c", 0]), json!(["v", 0])];
+    let plain = text_to_image(loaders, at);
+    let run = |class: &str, inputs: Json| patched(base.path(), &plain, class, inputs);
+    let unpatched = picture(base.path(), &plain).2;
+    let dit = |double: &str, single: &str, scale: f64, rescale: f64| {
+        json!({"double_layers": double, "single_layers": single, "scale": scale, "start_percent": 0.0,
+            "end_percent": 1.0, "rescaling_scale": rescale})
+    };
+    let sd3 = json!({"layers": "0", "scale": 3.0, "start_percent": 0.0, "end_percent": 1.0});
+    let simple = |double: &str| json!({"double_layers": double, "single_layers": "", "start_percent": 0.0, "end_percent": 1.0});
+    let guided = run("SkipLayerGuidanceDiT", dit("0", "", 3.0, 0.0));
+    assert!(difference(&guided, &unpatched) > 1);
+    assert!(run("SkipLayerGuidanceSD3", sd3) == guided, "both nodes are one method");
+    assert!(difference(&run("SkipLayerGuidanceDiT", dit("0", "", 3.0, 0.7)), &guided) > 1);
+    assert!(difference(&run("SkipLayerGuidanceDiT", dit("", "1", 3.0, 0.0)), &guided) > 1);
+    assert!(difference(&run("SkipLayerGuidanceDiTSimple", simple("0")), &unpatched) > 1);
+    for (class, inputs) in [
+        ("SkipLayerGuidanceDiT", dit("0", "0", 0.0, 0.0)),
+        ("SkipLayerGuidanceDiT", dit("77", "", 3.0, 0.0)),
+        ("SkipLayerGuidanceDiT", dit("", "none", 3.0, 0.0)),
+        ("SkipLayerGuidanceDiTSimple", simple("77")),
+    ] {
+        assert!(difference(&run(class, inputs), &unpatched) <= 1, "{class} changes the picture at rest");
+    }
+}
