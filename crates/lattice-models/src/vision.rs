@@ -8,6 +8,7 @@ use crate::Hints;
 use crate::clip_layer::{ClipActivation, ClipLayer, EPS};
 use crate::error::{Built, ModelError};
 use crate::layers::ScopeExt;
+use crate::text::vision_from_openclip;
 
 /// Heads of all published towers.
 const HEADS: usize = 16;
@@ -89,8 +90,15 @@ impl ClipVision {
     /// # Errors
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> std::result::Result<Self, ModelError> {
+        let renamed;
+        let dict = if dict.contains("transformer.resblocks.0.ln_1.weight") && dict.contains("conv1.weight") {
+            renamed = vision_from_openclip(&dict.root())?;
+            &renamed
+        } else {
+            dict
+        };
         let (root, scope) = (dict.root(), dict.root().at("vision_model"));
-        let config = VisionConfig::read(&scope, &Hints::of(dict))?;
+        let config = VisionConfig::read(&scope, &Hints::of(dict).component("vision"))?;
         let (embeddings, width) = (scope.at("embeddings"), config.width);
         let patch = embeddings.at("patch_embedding");
         let shape = [width, 3, config.patch, config.patch];

@@ -4,8 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use rayon::prelude::*;
 
-use crate::Weight;
+use crate::error::{Cause, FileError};
+use crate::recode::recode;
+use crate::{StoredDType, Weight};
 
 /// Tensors by name in file order, and the file's text metadata. Cloning copies no tensor.
 #[derive(Clone, Debug, Default)]
@@ -83,6 +86,31 @@ impl StateDict {
     /// Takes a tensor out.
     pub fn remove(&mut self, name: &str) -> Option<Weight> {
         self.tensors.shift_remove(name)
+    }
+
+    /// All floating point tensors rounded to one plain type, in memory of their own; those that have it already are shared.
+    ///
+    /// # Errors
+    /// If a type of 8 bits cannot hold a value; names the tensor.
+    pub fn stored_as(&self, dtype: StoredDType) -> Result<Self, FileError> {
+        let convert = |(name, weight): (&String, &Weight)| {
+            if !weight.dtype().is_float() || weight.dtype() == dtype {
+                return Ok((name.clone(), weight.clone()));
+            }
+            let mut bytes = Vec::with_capacity(weight.elem_count() * dtype.size());
+            let fail = |cause: Cause| cause.at(&self.source, name);
+            recode(weight, dtype, &mut bytes).map_err(|e| fail(Cause::Io(e)))?;
+            let made = Weight::new(dtype, weight.shape().clone(), bytes.into(), None);
+            Ok((name.clone(), made.map_err(|e| fail(Cause::malformed("tensor", e)))?))
+        };
+        let tensors: Vec<(String, Weight)> = self
+            .tensors
+            .iter()
+            .collect::<Vec<_>>()
+            .into_par_iter()
+            .map(convert)
+            .collect::<Result<_, FileError>>()?;
+        Ok(Self { tensors: tensors.into_iter().collect(), ..self.clone() })
     }
 
     /// The same tensors with other metadata.

@@ -33,7 +33,7 @@ pub(crate) fn slots(node: &str) -> [Json; 3] {
 }
 
 /// Text to image, image to image and inpainting with one loader.
-fn three_ways(base: &Path, loaders: &Json, at: [Json; 3]) {
+pub(crate) fn three_ways(base: &Path, loaders: &Json, at: [Json; 3]) {
     let text = text_to_image(loaders.clone(), at.clone());
     let (width, height, first) = picture(base, &text);
     assert_eq!((width, height), (64, 96));
@@ -82,14 +82,23 @@ fn sdxl() {
     checkpoint_family("sdxl");
 }
 
+#[test]
+fn sdxl_refiner() {
+    checkpoint_family("sdxl_refiner");
+}
+
 /// Flux in parts: the model, text encoders and VAE are slot 0 of `u`, `c` and `v`.
 pub(crate) fn flux_schnell(base: &Path) -> Json {
-    make(base, "flux_schnell", "diffusion_models");
+    flux(base, "flux_schnell")
+}
+
+fn flux(base: &Path, network: &str) -> Json {
+    make(base, network, "diffusion_models");
     make(base, "te_clip_l", "text_encoders");
     make(base, "te_t5xxl", "text_encoders");
     make(base, "vae_flux", "vae");
     json!({
-        "u": {"class_type": "UNETLoader", "inputs": {"unet_name": "flux_schnell.safetensors", "weight_dtype": "default"}},
+        "u": {"class_type": "UNETLoader", "inputs": {"unet_name": format!("{network}.safetensors"), "weight_dtype": "default"}},
         "c": {"class_type": "DualCLIPLoader", "inputs": {
             "clip_name1": "te_t5xxl.safetensors", "clip_name2": "te_clip_l.safetensors", "type": "flux"}},
         "v": {"class_type": "VAELoader", "inputs": {"vae_name": "vae_flux.safetensors"}},
@@ -98,9 +107,11 @@ pub(crate) fn flux_schnell(base: &Path) -> Json {
 
 #[test]
 fn flux_from_parts() {
-    let base = tempfile::tempdir().unwrap();
-    let loaders = flux_schnell(base.path());
-    three_ways(base.path(), &loaders, [json!(["u", 0]), json!(["c", 0]), json!(["v", 0])]);
+    for network in ["flux_schnell", "flux_dev"] {
+        let base = tempfile::tempdir().unwrap();
+        let loaders = flux(base.path(), network);
+        three_ways(base.path(), &loaders, [json!(["u", 0]), json!(["c", 0]), json!(["v", 0])]);
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod custom_sampling;
 mod demo;
 mod families;
 mod hooks;
+mod loaders;
 mod patches;
 mod previews;
 mod saving;

@@ -74,6 +74,8 @@ impl NetworkModel {
         let y = match self.spec.family {
             Family::Sdxl => added::sdxl(&entry.options, width, run)?,
             Family::SdxlRefiner => added::sdxl_refiner(&entry.options, role, width, run)?,
+            // unCLIP models read a picture there, not the text; without one it is zeros.
+            Family::Sd2 => Tensor::zeros((1, width), DType::F32, &run.device)?,
             _ => added::pooled(&entry.options, width, run)?,
         };
         if y.dim(1)? != width {

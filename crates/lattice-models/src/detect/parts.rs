@@ -18,7 +18,7 @@ use crate::text::{
     ClipActivation, ClipConfig, ClipText, T5Config, T5Encoder, TextEncoder, from_openclip, is_openclip,
 };
 use crate::vae::{AutoencoderKl, Taesd, Vae};
-use crate::{Hints, ModelError};
+use crate::{ClipVision, Hints, ModelError};
 
 /// A diffusion network with its facts and its weights under the network's own names (what adapters patch).
 #[derive(Clone)]
@@ -89,6 +89,8 @@ pub struct Checkpoint {
     pub text_encoders: Vec<TextPart>,
     /// The VAE, if the file has one.
     pub vae: Option<VaePart>,
+    /// The vision tower of models that read pictures, if the file has one.
+    pub vision: Option<Arc<ClipVision>>,
 }
 
 impl Checkpoint {
@@ -97,6 +99,11 @@ impl Checkpoint {
     /// # Errors
     /// If there is no known diffusion network, or a part is broken; the message names file and tensor.
     pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        if let Some(parts) = components(dict) {
+            let [diffusion, vae, texts @ ..] = &parts;
+            let texts: Vec<StateDict> = texts.iter().filter(|d| !d.is_empty()).cloned().collect();
+            return Self::from_components(diffusion, &texts, Some(vae).filter(|d| !d.is_empty()));
+        }
         let diffusion = DiffusionPart::load(dict)?;
         let mut text_encoders = vec![];
         for (prefix, kind) in TEXT_PREFIXES {
@@ -107,8 +114,42 @@ impl Checkpoint {
         }
         let vae = ["first_stage_model.", "vae."].into_iter().map(|p| dict.extract(p)).find(|d| !d.is_empty());
         let vae = vae.map(|weights| VaePart::load(&weights)).transpose()?;
-        Ok(Self { diffusion, text_encoders, vae })
+        let vision = VISION_PREFIXES.iter().map(|p| dict.extract(p)).find(|d| !d.is_empty());
+        let vision = vision.map(|weights| ClipVision::load(&weights)).transpose()?.map(Arc::new);
+        Ok(Self { diffusion, text_encoders, vae, vision })
     }
+
+    /// Recognises the parts of a diffusers folder, each with the names that it has in its own folder.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn from_components(
+        diffusion: &StateDict,
+        text_encoders: &[StateDict],
+        vae: Option<&StateDict>,
+    ) -> Result<Self, DetectError> {
+        Ok(Self {
+            diffusion: DiffusionPart::load(diffusion)?,
+            text_encoders: text_encoders.iter().map(TextPart::load).collect::<Result<_, _>>()?,
+            vae: vae.map(VaePart::load).transpose()?,
+            vision: None,
+        })
+    }
+}
+
+/// Where checkpoints keep a vision tower: unCLIP models, and those that start from a picture.
+const VISION_PREFIXES: [&str; 2] =
+    ["embedder.model.visual.", "conditioner.embedders.0.open_clip.model.visual."];
+
+/// The parts of a whole diffusers folder: network, VAE, text encoders (those that there are not are empty).
+fn components(dict: &StateDict) -> Option<[StateDict; 5]> {
+    let network = ["unet.", "transformer."].into_iter().map(|p| dict.extract(p)).find(|d| {
+        d.contains("conv_in.weight") || d.contains("transformer_blocks.0.attn.add_q_proj.weight")
+    })?;
+    let part = |name: &str| dict.extract(name);
+    let texts = [part("text_encoder."), part("text_encoder_2."), part("text_encoder_3.")];
+    let [first, second, third] = texts;
+    Some([network, part("vae."), first, second, third])
 }
 
 /// Where checkpoints keep their text encoders, and which these are.

@@ -40,12 +40,14 @@ pub(super) fn spec(scope: &Scope<'_>, config: &UnetConfig, hints: &Hints, dtype:
 }
 
 /// Widths differ between reduced and published files, so structure decides: 1.x projects by convolutions, 2.x has no
-/// added condition, and the refiner has no transformers at its lowest level.
+/// added condition unless it reads pictures too (unCLIP), and the refiner has no transformers at its first and last level.
 fn family(config: &UnetConfig) -> Family {
     match config.added_width {
         None if config.linear_projection => Family::Sd2,
         None => Family::Sd1,
-        Some(_) if config.transformer_depth.last() == Some(&0) => Family::SdxlRefiner,
+        Some(_) if config.transformer_depth.last() == Some(&0) => {
+            if config.transformer_depth.first() == Some(&0) { Family::SdxlRefiner } else { Family::Sd2 }
+        }
         Some(_) => Family::Sdxl,
     }
 }

@@ -34,9 +34,19 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
     for end in ["weight", "bias"] {
         put(format!("text_model.final_layer_norm.{end}"), scope.weight(&format!("ln_final.{end}"))?);
     }
+    blocks(scope, "text_model", &mut put)?;
+    if let Some(projection) = scope.optional("text_projection") {
+        put("text_projection.weight".into(), transpose(&projection)?);
+    }
+    let dict = scope.dict();
+    Ok(StateDict::new(dict.source(), out, dict.metadata().clone()))
+}
+
+/// The blocks below `scope` under the names that they have below `to`.
+fn blocks(scope: &Scope<'_>, to: &str, mut put: impl FnMut(String, Weight)) -> Built<()> {
     let blocks = scope.at("transformer").at("resblocks");
     for i in 0..blocks.count() {
-        let (block, to) = (blocks.at(i), format!("text_model.encoder.layers.{i}"));
+        let (block, to) = (blocks.at(i), format!("{to}.encoder.layers.{i}"));
         for (theirs, ours) in LAYERS {
             for end in ["weight", "bias"] {
                 put(format!("{to}.{ours}.{end}"), block.weight(&format!("{theirs}.{end}"))?);
@@ -54,8 +64,28 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
             }
         }
     }
-    if let Some(projection) = scope.optional("text_projection") {
-        put("text_projection.weight".into(), transpose(&projection)?);
+    Ok(())
+}
+
+/// The vision tower below `scope` under Hugging Face names.
+pub fn vision_from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
+    let mut out = IndexMap::new();
+    let mut put = |name: String, weight: Weight| {
+        out.insert(name, weight);
+    };
+    let model = "vision_model";
+    put(format!("{model}.embeddings.patch_embedding.weight"), scope.weight("conv1.weight")?);
+    put(format!("{model}.embeddings.class_embedding"), scope.weight("class_embedding")?);
+    put(format!("{model}.embeddings.position_embedding.weight"), scope.weight("positional_embedding")?);
+    // The published name has this spelling.
+    for (theirs, ours) in [("ln_pre", "pre_layrnorm"), ("ln_post", "post_layernorm")] {
+        for end in ["weight", "bias"] {
+            put(format!("{model}.{ours}.{end}"), scope.weight(&format!("{theirs}.{end}"))?);
+        }
+    }
+    blocks(scope, model, &mut put)?;
+    if let Some(projection) = scope.optional("proj") {
+        put("visual_projection.weight".into(), transpose(&projection)?);
     }
     let dict = scope.dict();
     Ok(StateDict::new(dict.source(), out, dict.metadata().clone()))

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use lattice_graph::{CallContext, Extensions, Node};
+use lattice_models::Checkpoint;
 use lattice_models::detect::{DiffusionPart, TextEncoderKind, TextPart, VaePart};
+use lattice_weights::StoredDType;
 
 use crate::node::node;
 use crate::services::{Embeddings, Folders, ModelCache, TinyVae, open};
@@ -31,17 +33,23 @@ fn checkpoint_loader_simple(
     ckpt_name: &str,
 ) -> Result<(Model, Option<Clip>, Option<Vae>)> {
     let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, ckpt_name)?;
-    let model = Model::new(Arc::new(checkpoint.diffusion.clone()))?;
-    let clip = match checkpoint.text_encoders.as_slice() {
-        [] => None,
-        encoders => Some(Clip::new(
-            ClipFamily::of_model(model.spec().family)?,
-            encoders.to_vec(),
-            ctx.extensions.get::<Embeddings>(),
-        )?),
-    };
-    let vae = checkpoint.vae.as_ref().map(Vae::from);
-    Ok((model, clip, vae))
+    Ok((model_of(&checkpoint)?, clip_of(ctx, &checkpoint)?, checkpoint.vae.as_ref().map(Vae::from)))
+}
+
+/// The diffusion model of a checkpoint.
+pub(super) fn model_of(checkpoint: &Checkpoint) -> Result<Model> {
+    Model::new(Arc::new(checkpoint.diffusion.clone()))
+}
+
+/// The text encoders of a checkpoint, if it has any.
+pub(super) fn clip_of(ctx: &CallContext<'_>, checkpoint: &Checkpoint) -> Result<Option<Clip>> {
+    match checkpoint.text_encoders.as_slice() {
+        [] => Ok(None),
+        encoders => {
+            let family = ClipFamily::of_model(checkpoint.diffusion.spec.family)?;
+            Clip::new(family, encoders.to_vec(), ctx.extensions.get::<Embeddings>()).map(Some)
+        }
+    }
 }
 
 /// The built-in VAE that takes pictures for latents.
@@ -76,12 +84,22 @@ fn unet_loader(
     #[choice(files = "diffusion_models")] unet_name: &str,
     #[choice("default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2")] weight_dtype: &str,
 ) -> Result<Model> {
-    if weight_dtype != "default" {
-        // Smaller weights would save memory that mapped files do not take, and change the result.
-        tracing::info!("{unet_name}: weights stay as they are stored, {weight_dtype} is not applied");
-    }
     let file = ctx.service::<Folders>()?.find("diffusion_models", unet_name)?;
-    Model::new(Arc::new(DiffusionPart::load(&open(&file)?).map_err(Error::other)?))
+    let part = DiffusionPart::load(&open(&file)?).map_err(Error::other)?;
+    let dtype = match weight_dtype {
+        // Products in 8 bits are for graphics cards; here `fast` is plain e4m3.
+        "fp8_e4m3fn" | "fp8_e4m3fn_fast" => Some(StoredDType::F8E4M3),
+        "fp8_e5m2" => Some(StoredDType::F8E5M2),
+        _ => None,
+    };
+    let part = match dtype {
+        None => part,
+        Some(dtype) => {
+            let weights = part.weights.stored_as(dtype).map_err(Error::other)?;
+            part.with_weights(weights).map_err(Error::other)?
+        }
+    };
+    Model::new(Arc::new(part))
 }
 
 /// Loads a text encoder.

@@ -68,6 +68,10 @@ fn lora_loader_model_only(
     }
     let file = ctx.service::<ModelCache>()?.adapter(&*ctx.service::<Folders>()?, lora_name)?;
     let table = KeyTable::network(model.patched.base());
+    // What belongs to text encoders finds no place here, rightly; that nothing does is worth a word.
+    if file.unmatched(&[&table]).matched == 0 {
+        report_unmatched(&file, &[&table]);
+    }
     model.with_adapter(patches(&file, &table, strength_model))
 }
 
@@ -78,8 +82,14 @@ fn patches(file: &AdapterFile, table: &KeyTable, strength: f64) -> Arc<PatchSet>
 /// Says once per load how much of a file found no place: an adapter of another family would silently do nothing.
 fn report_unmatched(file: &AdapterFile, tables: &[&KeyTable]) {
     let unmatched = file.unmatched(tables);
-    if !unmatched.names.is_empty() {
-        let (missed, first) = (unmatched.names.len(), &unmatched.names[0]);
+    let Some(first) = unmatched.names.first() else { return };
+    let missed = unmatched.names.len();
+    if unmatched.matched == 0 {
+        tracing::warn!(
+            "{}: none of its {missed} modules fits this model; it was made for another family (the first is {first})",
+            file.source()
+        );
+    } else {
         tracing::warn!(
             "{}: {} modules fit this model, {missed} names do not (the first is {first})",
             file.source(),

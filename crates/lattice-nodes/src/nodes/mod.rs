@@ -17,6 +17,7 @@ mod latent_batch;
 mod latent_edit;
 mod latent_empty;
 mod loaders;
+mod loaders_other;
 mod lora;
 mod mask;
 mod model_merge;
@@ -63,6 +64,7 @@ pub fn registry() -> Registry {
         latent_edit::nodes(),
         latent_empty::nodes(),
         loaders::nodes(),
+        loaders_other::nodes(),
         lora::nodes(),
         mask::nodes(),
         model_merge::nodes(),

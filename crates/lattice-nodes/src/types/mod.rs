@@ -1,6 +1,7 @@
 //! The graph's value types.
 
 mod clip;
+mod clip_vision;
 mod guider;
 mod hooks;
 mod model;
@@ -15,6 +16,7 @@ use candle_core::Tensor;
 use crate::node::GraphType;
 
 pub use clip::{Clip, ClipEncoder, ClipFamily, ClipHooks, EncodedPrompt, PromptChunks, ScheduledClip};
+pub use clip_vision::ClipVision;
 pub use guider::Guider;
 pub use hooks::{Floats, HookFile, HookKeyframes, Hooks, Parameters, TimestepsRange};
 pub use model::{Conditioning, Model};

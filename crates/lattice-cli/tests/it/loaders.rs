@@ -1,0 +1,310 @@
+//! Loaders of folders and of models that read pictures; families whose text encoders come in files of their own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use indexmap::IndexMap;
+use lattice_goldens::synthetic::Manifest;
+use lattice_models::diffusers::{Piece, Plan, autoencoder_kl, unet};
+use lattice_weights::rounding::encode;
+use lattice_weights::{StateDict, StoredDType, Weight, open_any, safetensors};
+use serde_json::{Value as Json, json};
+
+use crate::common::{lattice, make, picture};
+use crate::families::{checkpoint, slots, text_to_image, three_ways};
+
+fn manifest(name: &str) -> Manifest {
+    Manifest::find(&Manifest::project_root(), name).unwrap()
+}
+
+fn tiny(name: &str) -> StateDict {
+    manifest(&format!("tiny/{name}")).state_dict(0, StoredDType::F16).unwrap()
+}
+
+fn write(base: &Path, file: &str, dict: &StateDict) {
+    let path = base.join("models").join(file);
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    safetensors::write(&path, dict).unwrap();
+}
+
+fn halves(values: &[f32], shape: &[usize]) -> Weight {
+    Weight::new(StoredDType::F16, shape, encode(values, StoredDType::F16).unwrap(), None).unwrap()
+}
+
+/// A part of a checkpoint under the names that its own folder in the diffusers layout has.
+fn folder_part(dict: &StateDict, names: &str, plan: impl Fn(&[String]) -> Plan) -> StateDict {
+    let published = manifest(names);
+    let names: Vec<String> = published.plans(0, StoredDType::F16).map(|(name, _)| name.to_owned()).collect();
+    let mut tensors = IndexMap::new();
+    for (ours, piece) in plan(&names).0 {
+        let Piece::Copy(theirs) = piece else { panic!("{ours} is not a copy") };
+        // Levels of one width need no projection between them, which the published ones have.
+        if let Some(weight) = dict.get(&ours) {
+            tensors.insert(theirs, weight.clone());
+        }
+    }
+    assert_eq!(tensors.len(), dict.len());
+    StateDict::new("part", tensors, dict.metadata().clone())
+}
+
+#[test]
+fn a_diffusers_folder_is_the_same_model_as_the_single_file() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    make(base, "sd15", "checkpoints");
+    let single = open_any(&base.join("models/checkpoints/sd15.safetensors")).unwrap();
+    let network = folder_part(&single.extract("model.diffusion_model."), "diffusers_sd15_unet", |names| {
+        unet(names.iter().map(String::as_str))
+    });
+    let vae = folder_part(&single.extract("first_stage_model."), "diffusers_sd_vae", |names| {
+        autoencoder_kl(names.iter().map(String::as_str))
+    });
+    write(base, "diffusers/fox/unet/diffusion_pytorch_model.safetensors", &network);
+    write(base, "diffusers/fox/vae/diffusion_pytorch_model.safetensors", &vae);
+    let text = single.extract("cond_stage_model.transformer.");
+    write(base, "diffusers/fox/text_encoder/model.safetensors", &text);
+    std::fs::write(base.join("models/diffusers/fox/model_index.json"), "{}").unwrap();
+    let folder = json!({"m": {"class_type": "DiffusersLoader", "inputs": {"model_path": "fox"}}});
+    let image = |loader: Json| picture(base, &text_to_image(loader, slots("m"))).2;
+    let epsilon = image(folder.clone());
+    assert_eq!(epsilon, image(checkpoint("sd15")));
+    // What no tensor tells stands in the scheduler's settings.
+    std::fs::create_dir(base.join("models/diffusers/fox/scheduler")).unwrap();
+    let settings = r#"{"prediction_type": "v_prediction"}"#;
+    std::fs::write(base.join("models/diffusers/fox/scheduler/scheduler_config.json"), settings).unwrap();
+    assert_ne!(image(folder), epsilon);
+    let inspected = lattice(base, &["inspect", "models/diffusers/fox"]);
+    assert!(String::from_utf8_lossy(&inspected.stdout).contains("diffusers"));
+}
+
+/// A vision tower under OpenCLIP's names.
+fn openclip_vision(dict: &StateDict) -> IndexMap<String, Weight> {
+    let model = dict.extract("vision_model.");
+    let get = |name: &str| model.get(name).unwrap_or_else(|| panic!("no {name}")).clone();
+    let mut out = IndexMap::from([
+        ("conv1.weight".to_owned(), get("embeddings.patch_embedding.weight")),
+        ("class_embedding".to_owned(), get("embeddings.class_embedding")),
+        ("positional_embedding".to_owned(), get("embeddings.position_embedding.weight")),
+    ]);
+    for end in ["weight", "bias"] {
+        out.insert(format!("ln_pre.{end}"), get(&format!("pre_layrnorm.{end}")));
+        out.insert(format!("ln_post.{end}"), get(&format!("post_layernorm.{end}")));
+    }
+    for i in 0..model.root().at("encoder").at("layers").count() {
+        let (to, from) = (format!("transformer.resblocks.{i}"), format!("encoder.layers.{i}"));
+        for end in ["weight", "bias"] {
+            let parts = ["q", "k", "v"].map(|p| get(&format!("{from}.self_attn.{p}_proj.{end}")));
+            let mut shape = parts[0].dims().to_vec();
+            shape[0] *= 3;
+            let values: Vec<f32> = parts.iter().flat_map(Weight::to_f32).collect();
+            out.insert(format!("{to}.attn.in_proj_{end}"), halves(&values, &shape));
+            for (theirs, ours) in [
+                ("ln_1", "layer_norm1"),
+                ("ln_2", "layer_norm2"),
+                ("attn.out_proj", "self_attn.out_proj"),
+                ("mlp.c_fc", "mlp.fc1"),
+                ("mlp.c_proj", "mlp.fc2"),
+            ] {
+                out.insert(format!("{to}.{theirs}.{end}"), get(&format!("{from}.{ours}.{end}")));
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn an_unclip_checkpoint_has_its_vision_tower() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    let mut dict = tiny("sd21");
+    let embedding = dict.get("model.diffusion_model.time_embed.2.weight").unwrap().dims()[0];
+    for (name, shape) in [
+        ("label_emb.0.0.weight", vec![embedding, 96]),
+        ("label_emb.0.0.bias", vec![embedding]),
+        ("label_emb.0.2.weight", vec![embedding, embedding]),
+        ("label_emb.0.2.bias", vec![embedding]),
+    ] {
+        let values = vec![0.01; shape.iter().product()];
+        dict.insert(format!("model.diffusion_model.{name}"), halves(&values, &shape));
+    }
+    for (name, weight) in openclip_vision(&tiny("clip_vision_vit_h")) {
+        dict.insert(format!("embedder.model.visual.{name}"), weight);
+    }
+    let mut metadata = dict.metadata().clone();
+    let mut settings: Json = serde_json::from_str(&metadata["lattice.hparams"]).unwrap();
+    let vision = tiny("clip_vision_vit_h").metadata()["lattice.hparams"].clone();
+    settings["vision"] = serde_json::from_str(&vision).unwrap();
+    metadata.insert("lattice.hparams".into(), settings.to_string());
+    write(base, "checkpoints/unclip.safetensors", &dict.with_metadata(metadata));
+    let loader =
+        |class: &str| json!({"m": {"class_type": class, "inputs": {"ckpt_name": "unclip.safetensors"}}});
+    let image = picture(base, &text_to_image(loader("unCLIPCheckpointLoader"), slots("m"))).2;
+    assert!(image.iter().any(|&v| v != image[0]));
+    assert_eq!(picture(base, &text_to_image(loader("CheckpointLoaderSimple"), slots("m"))).2, image);
+    let mut only = text_to_image(loader("unCLIPCheckpointLoader"), slots("m"));
+    only["o"] =
+        json!({"class_type": "ImageOnlyCheckpointLoader", "inputs": {"ckpt_name": "unclip.safetensors"}});
+    only["k"]["inputs"]["model"] = json!(["o", 0]);
+    only["d"]["inputs"]["vae"] = json!(["o", 2]);
+    assert_eq!(picture(base, &only).2, image);
+}
+
+#[test]
+fn a_network_can_be_stored_in_8_bits() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    make(base, "sd15", "checkpoints");
+    make(base, "sd15", "diffusion_models");
+    let image = |dtype: &str| {
+        let mut prompt =
+            text_to_image(checkpoint("sd15"), [json!(["u", 0]), json!(["m", 1]), json!(["m", 2])]);
+        prompt["u"] = json!({"class_type": "UNETLoader", "inputs": {
+            "unet_name": "sd15.safetensors", "weight_dtype": dtype}});
+        picture(base, &prompt).2
+    };
+    let (plain, e4m3, e5m2) = (image("default"), image("fp8_e4m3fn"), image("fp8_e5m2"));
+    assert_eq!(plain, picture(base, &text_to_image(checkpoint("sd15"), slots("m"))).2);
+    assert!(e4m3 != plain && e5m2 != plain && e4m3 != e5m2);
+}
+
+/// Columns added to a matrix.
+fn widen(dict: &mut StateDict, name: &str, columns: usize) {
+    let weight = dict.get(name).unwrap_or_else(|| panic!("no {name}"));
+    let (rows, old) = (weight.dims()[0], weight.dims()[1]);
+    let values = weight.to_f32();
+    let wave = |r: usize, c: usize| ((r * 31 + c * 17) as f32).sin() * 0.02;
+    let wide: Vec<f32> = (0..rows)
+        .flat_map(|r| (0..columns).map(move |c| (r, c)))
+        .map(|(r, c)| if c < old { values[r * old + c] } else { wave(r, c) })
+        .collect();
+    dict.insert(name, halves(&wide, &[rows, columns]));
+}
+
+/// Tensors in 8 bits, small values with a pattern; norms are ones.
+fn tower(family: &str, shapes: &[(&str, &[usize])]) -> StateDict {
+    let tensors = shapes.iter().map(|(name, shape)| {
+        let count: usize = shape.iter().product();
+        let norm = name.contains("norm") && name.ends_with("weight");
+        let weight = if norm {
+            halves(&vec![1.0; count], shape)
+        } else {
+            let mut state = name.len() as u32;
+            let bytes: Vec<u8> = (0..count)
+                .map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    // Sign and mantissa at random, exponents of about 2^-5.
+                    ((state >> 24) as u8 & 0x8f) | 0x10
+                })
+                .collect();
+            Weight::new(StoredDType::F8E4M3, *shape, bytes.into(), None).unwrap()
+        };
+        ((*name).to_owned(), weight)
+    });
+    let metadata = BTreeMap::from([("lattice.family".to_owned(), family.to_owned())]);
+    StateDict::new(family, tensors.collect(), metadata)
+}
+
+/// One block of a CLIP text tower of a published width.
+fn clip_tower(family: &str, width: usize) -> StateDict {
+    let layer = "text_model.encoder.layers.0";
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![
+        ("text_model.embeddings.token_embedding.weight".into(), vec![49408, width]),
+        ("text_model.embeddings.position_embedding.weight".into(), vec![77, width]),
+        ("text_projection.weight".into(), vec![width, width]),
+    ];
+    for (name, shape) in [
+        ("self_attn.q_proj", vec![width, width]),
+        ("self_attn.k_proj", vec![width, width]),
+        ("self_attn.v_proj", vec![width, width]),
+        ("self_attn.out_proj", vec![width, width]),
+        ("mlp.fc1", vec![64, width]),
+        ("mlp.fc2", vec![width, 64]),
+    ] {
+        shapes.push((format!("{layer}.{name}.bias"), vec![shape[0]]));
+        shapes.push((format!("{layer}.{name}.weight"), shape));
+    }
+    for norm in
+        [format!("{layer}.layer_norm1"), format!("{layer}.layer_norm2"), "text_model.final_layer_norm".into()]
+    {
+        shapes.push((format!("{norm}.weight"), vec![width]));
+        shapes.push((format!("{norm}.bias"), vec![width]));
+    }
+    let shapes: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    tower(family, &shapes)
+}
+
+/// One block of T5's encoder of the published width, with a single head.
+fn t5_tower() -> StateDict {
+    tower(
+        "t5xxl",
+        &[
+            ("shared.weight", &[32128, 4096]),
+            ("encoder.block.0.layer.0.SelfAttention.q.weight", &[64, 4096]),
+            ("encoder.block.0.layer.0.SelfAttention.k.weight", &[64, 4096]),
+            ("encoder.block.0.layer.0.SelfAttention.v.weight", &[64, 4096]),
+            ("encoder.block.0.layer.0.SelfAttention.o.weight", &[4096, 64]),
+            ("encoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight", &[32, 1]),
+            ("encoder.block.0.layer.0.layer_norm.weight", &[4096]),
+            ("encoder.block.0.layer.1.DenseReluDense.wi_0.weight", &[64, 4096]),
+            ("encoder.block.0.layer.1.DenseReluDense.wi_1.weight", &[64, 4096]),
+            ("encoder.block.0.layer.1.DenseReluDense.wo.weight", &[4096, 64]),
+            ("encoder.block.0.layer.1.layer_norm.weight", &[4096]),
+            ("encoder.final_layer_norm.weight", &[4096]),
+        ],
+    )
+}
+
+#[test]
+fn stable_diffusion_3_with_any_of_its_text_encoders() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    write(base, "text_encoders/l.safetensors", &clip_tower("clip_l", 768));
+    write(base, "text_encoders/g.safetensors", &clip_tower("clip_g", 1280));
+    write(base, "text_encoders/t.safetensors", &t5_tower());
+    let loaders = |model: &str, texts: &[&str]| {
+        let mut nodes = checkpoint(model);
+        let mut inputs = json!({});
+        for (i, text) in texts.iter().enumerate() {
+            let name = if texts.len() == 1 { "clip_name".to_owned() } else { format!("clip_name{}", i + 1) };
+            inputs[name] = json!(format!("{text}.safetensors"));
+        }
+        let class = ["CLIPLoader", "DualCLIPLoader", "TripleCLIPLoader"][texts.len() - 1];
+        if texts.len() < 3 {
+            inputs["type"] = json!("sd3");
+        }
+        nodes["c"] = json!({"class_type": class, "inputs": inputs});
+        nodes
+    };
+    let at = [json!(["m", 0]), json!(["c", 0]), json!(["m", 2])];
+    for name in ["sd3_medium", "sd35_medium", "sd35_large"] {
+        let mut dict = tiny(name);
+        widen(&mut dict, "model.diffusion_model.context_embedder.weight", 4096);
+        widen(&mut dict, "model.diffusion_model.y_embedder.mlp.0.weight", 2048);
+        write(base, &format!("checkpoints/{name}.safetensors"), &dict);
+        three_ways(base, &loaders(name, &["t", "l", "g"]), at.clone());
+    }
+    let mut pictures: Vec<Vec<u8>> = Vec::new();
+    for texts in [&["l", "g", "t"][..], &["g", "t"], &["l", "t"], &["l", "g"], &["t"]] {
+        let image = picture(base, &text_to_image(loaders("sd3_medium", texts), at.clone())).2;
+        assert!(!pictures.contains(&image), "{texts:?} is like another");
+        pictures.push(image);
+    }
+}
+
+#[test]
+fn sdxl_inpainting() {
+    let base = tempfile::tempdir().unwrap();
+    let mut dict = tiny("sdxl");
+    let name = "model.diffusion_model.input_blocks.0.0.weight";
+    let weight = dict.get(name).unwrap();
+    let (rows, inner) = (weight.dims()[0], 9);
+    // Mask and masked picture are five more channels.
+    let values: Vec<f32> = weight
+        .to_f32()
+        .chunks(4 * inner)
+        .flat_map(|row| row.iter().copied().chain((0..5 * inner).map(|i| (i as f32).sin() * 0.05)))
+        .collect();
+    dict.insert(name, halves(&values, &[rows, 9, 3, 3]));
+    write(base.path(), "checkpoints/sdxl_inpaint.safetensors", &dict);
+    three_ways(base.path(), &checkpoint("sdxl_inpaint"), slots("m"));
+}
