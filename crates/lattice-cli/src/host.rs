@@ -6,7 +6,11 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use lattice_graph::CacheStrategy;
 use lattice_nodes::services::{Folders, Previews, Settings};
+use lattice_server::Logs;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::layer;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::Common;
 use crate::config::{Cache, Config, Preview};
@@ -16,6 +20,8 @@ use crate::model_paths;
 pub(crate) struct Host {
     pub(crate) config: Config,
     pub(crate) folders: Folders,
+    /// The last lines of the log.
+    pub(crate) logs: Arc<Logs>,
     /// Whether input pictures were given a folder by the user.
     pub(crate) input_named: bool,
 }
@@ -27,13 +33,14 @@ impl Host {
         if let Some(base) = &common.base_dir {
             config.baseDir = base.to_string_lossy().into_owned();
         }
-        start_logging(&config.log, common.verbose);
+        let logs = Arc::new(Logs::default());
+        start_logging(&config.log, common.verbose, logs.clone());
         if let Some(threads) = common.threads.or(config.threads.map(|n| n as usize)) {
             lattice_runtime::set_threads(threads);
         }
         let input_named = common.input_dir.is_some() || config.inputDir.is_some();
         let folders = folders(&config, common)?;
-        Ok(Self { config, folders, input_named })
+        Ok(Self { config, folders, logs, input_named })
     }
 
     /// What nodes are told.
@@ -90,13 +97,17 @@ fn folders(config: &Config, common: &Common) -> Result<Folders> {
     Ok(folders)
 }
 
-/// Logs to standard error; `RUST_LOG` wins over the settings.
-fn start_logging(level: &str, verbose: u8) {
+/// Logs to standard error and into `logs`; `RUST_LOG` wins over the settings.
+fn start_logging(level: &str, verbose: u8, logs: Arc<Logs>) {
     let level = match verbose {
         0 => level,
         1 => "info",
         _ => "debug",
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(layer().without_time().with_writer(std::io::stderr))
+        .with(layer().without_time().with_ansi(false).with_writer(logs))
+        .init();
 }

@@ -1,6 +1,7 @@
 //! `lattice serve`.
 
 use std::ffi::OsString;
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -11,9 +12,9 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 use lattice_graph::{CacheStrategy, Extensions, Registry};
-use lattice_nodes::services::{Folders, ModelCache, Root, services};
+use lattice_nodes::services::{Folders, ModelCache, ModelFile, Root, services};
 use lattice_server::store::Recovery;
-use lattice_server::{Access, Options, QueuePlace, Roots};
+use lattice_server::{Access, Memory, Options, QueuePlace, Roots};
 
 use crate::config::{Cache, Preview};
 use crate::host::Host;
@@ -43,6 +44,15 @@ pub(crate) struct ServeArgs {
     /// Largest request body, in MB.
     #[arg(long, value_name = "MB", default_value_t = 100.0)]
     max_upload_size: f64,
+    /// Folder of a web front end to serve, such as comfyui-frontend-package's `static`.
+    #[arg(long, value_name = "DIR", alias = "front-end-root")]
+    front_end: Option<PathBuf>,
+    /// Several users, each with settings and workflows of their own; clients say who they are.
+    #[arg(long)]
+    multi_user: bool,
+    /// Compress texts for clients that can take that.
+    #[arg(long)]
+    enable_compress_response_body: bool,
     /// Keep the queue and the history in memory only.
     #[arg(long)]
     memory_queue: bool,
@@ -128,9 +138,10 @@ const IGNORED_FLAGS: [&str; 29] = [
 ];
 
 /// Those with values, and how many.
-const IGNORED_VALUES: [(&str, RangeInclusive<usize>); 6] = [
+const IGNORED_VALUES: [(&str, RangeInclusive<usize>); 7] = [
     ("cuda-device", 1..=1),
     ("default-device", 1..=1),
+    ("default-hashing-function", 1..=1),
     ("reserve-vram", 1..=1),
     ("fast", 0..=usize::MAX),
     ("whitelist-custom-nodes", 1..=usize::MAX),
@@ -202,7 +213,7 @@ pub(crate) fn serve(mut host: Host, args: &ServeArgs) -> Result<ExitCode> {
         folders: host.folders,
     };
     let print = !args.dont_print_server;
-    lattice_server::serve(Arc::new(program), options, |addresses| {
+    lattice_server::serve(Arc::new(program), options, host.logs, |addresses| {
         for address in addresses.iter().filter(|_| print) {
             println!("To see the GUI go to: http://{address}");
         }
@@ -247,6 +258,9 @@ impl ServeArgs {
             },
             // Casting saturates.
             max_upload: (self.max_upload_size * f64::from(1 << 20)).round() as u64,
+            front_end: self.front_end.clone(),
+            several_users: self.multi_user,
+            compress: self.enable_compress_response_body,
             queue: if self.memory_queue { QueuePlace::Memory } else { QueuePlace::Disk },
             recovery: match self.after_crash {
                 AfterCrash::RunAgain => Recovery::RunAgain,
@@ -303,5 +317,29 @@ impl lattice_server::Host for Program {
         if let Some(models) = self.extensions.get::<ModelCache>() {
             models.clear();
         }
+    }
+
+    fn model_kinds(&self) -> Vec<String> {
+        self.folders.kinds().map(str::to_owned).collect()
+    }
+
+    fn model_folders(&self, kind: &str) -> Vec<PathBuf> {
+        self.folders.search_paths(kind).unwrap_or_default().to_vec()
+    }
+
+    fn models(&self, kind: &str) -> Vec<String> {
+        self.folders.list(kind)
+    }
+
+    fn open_model(&self, kind: &str, name: &str) -> Option<Box<dyn Read>> {
+        match self.folders.find(kind, name).ok()? {
+            ModelFile::Path(path) => Some(Box::new(std::fs::File::open(path).ok()?)),
+            ModelFile::Builtin { bytes, .. } => Some(Box::new(std::io::Cursor::new(bytes))),
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        let (total, free) = lattice_runtime::system_memory();
+        Memory { total, free }
     }
 }

@@ -24,9 +24,28 @@ pub fn resident_bytes() -> u64 {
     pages.unwrap_or(0) * u64::try_from(page).unwrap_or(0)
 }
 
+/// Memory of the machine and what of it can still be taken, in bytes (0 where the system does not tell).
+pub fn system_memory() -> (u64, u64) {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let kibibytes = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_ascii_whitespace().next()?.parse::<u64>().ok()
+    };
+    let bytes = |name: &str| kibibytes(name).unwrap_or(0) * 1024;
+    (bytes("MemTotal:"), bytes("MemAvailable:"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn the_machine_has_memory() {
+        let (total, free) = system_memory();
+        assert!(free > 0 && free < total);
+        assert!(total > resident_bytes());
+    }
 
     #[test]
     #[cfg(target_os = "linux")]

@@ -11,10 +11,13 @@ use std::time::Duration;
 use lattice_graph::{Executor, Extensions, Registry};
 
 use crate::engine::{Engine, Worker};
+use crate::files::{FileError, Files, Folder};
 use crate::host::{Host, Roots};
 use crate::hub::{self, Hub};
+use crate::logs::Logs;
 use crate::options::{Options, QueuePlace};
 use crate::store::{Store, StoreError};
+use crate::users::Users;
 use crate::{http, listen, record};
 
 /// Name of the queue's file in the user folder.
@@ -28,6 +31,12 @@ pub(crate) struct App {
     pub(crate) store: Store,
     pub(crate) hub: Arc<Hub>,
     pub(crate) engine: Arc<Engine>,
+    pub(crate) host: Arc<dyn Host>,
+    pub(crate) files: Files,
+    pub(crate) users: Users,
+    pub(crate) logs: Arc<Logs>,
+    /// The folder of the front end, if there is one.
+    pub(crate) front_end: Option<Folder>,
     /// No new prompts are taken.
     pub(crate) stopping: AtomicBool,
 }
@@ -62,6 +71,14 @@ pub enum ServeError {
         /// The system's reason.
         source: std::io::Error,
     },
+    /// The folder of the front end is not one.
+    #[error("the front end {}: {reason}", path.display())]
+    FrontEnd {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The folder for temporary files holds others that must stay.
     #[error("{} is emptied at each start, so it cannot hold {}", temp.display(), other.display())]
     TempHoldsOthers {
@@ -75,13 +92,14 @@ pub enum ServeError {
     System(#[from] std::io::Error),
 }
 
-/// Serves until the process is told to stop. `ready` is called with the addresses once connections are accepted.
+/// Serves until the process is told to stop. `logs` is what the log is also written to, for clients. `ready` is called with the addresses once connections are accepted.
 ///
 /// # Errors
 /// If the server cannot start.
 pub fn serve(
     host: Arc<dyn Host>,
     options: Options,
+    logs: Arc<Logs>,
     ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), ServeError> {
     if !options.local() && !options.access.open {
@@ -89,6 +107,7 @@ pub fn serve(
     }
     let roots = host.roots();
     prepare(&roots)?;
+    let front_end = options.front_end.as_deref().map(open_front_end).transpose()?;
     let (store, _lock) = open_store(&roots, options.queue)?;
     let recovered = store.recover(options.recovery, record::lost)?;
     if recovered > 0 {
@@ -111,7 +130,7 @@ pub fn serve(
         store: store.clone(),
         hub: hub.clone(),
         executor: Executor::new(registry.clone(), extensions.clone(), host.cache()),
-        host,
+        host: host.clone(),
         history_limit: options.history_limit,
     };
     let thread = std::thread::Builder::new().name("lattice-engine".into()).spawn(move || worker.run())?;
@@ -119,10 +138,29 @@ pub fn serve(
     engine.wake();
 
     let stopping = AtomicBool::new(false);
-    let app = Arc::new(App { options, registry, extensions, store, hub, engine, stopping });
+    let users = Users::new(options.several_users);
+    let files = Files::new(roots.clone());
+    let app = Arc::new(App {
+        options,
+        registry,
+        extensions,
+        store,
+        hub,
+        engine,
+        host,
+        files,
+        users,
+        logs,
+        front_end,
+        stopping,
+    });
     let addresses = listeners.addresses();
     runtime.block_on(async {
         let server = listen::Server::start(listeners, http::router(app.clone()))?;
+        tokio::spawn({
+            let app = app.clone();
+            async move { app.logs.follow(|id, lines| app.hub.tell(id, hub::logs(lines))).await }
+        });
         ready(&addresses);
         listen::told_to_stop().await;
         tracing::info!("stopping");
@@ -154,6 +192,15 @@ async fn wind_down(app: &App, engine: &JoinHandle<()>) {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     app.hub.close();
+}
+
+fn open_front_end(path: &Path) -> Result<Folder, ServeError> {
+    let failed = |reason: String| ServeError::FrontEnd { path: path.to_owned(), reason };
+    let folder = Folder::open(path).map_err(|e: FileError| failed(e.to_string()))?;
+    if folder.file("index.html".as_ref()).is_err() {
+        return Err(failed("there is no index.html in it".into()));
+    }
+    Ok(folder)
 }
 
 fn prepare(roots: &Roots) -> Result<(), ServeError> {

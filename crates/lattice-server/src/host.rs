@@ -1,5 +1,6 @@
 //! What the server asks of the program it is part of.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,6 +22,30 @@ pub trait Host: Send + Sync + 'static {
 
     /// Lets go of models that no stored result needs.
     fn free_models(&self);
+
+    /// Kinds of models, in the order clients list them.
+    fn model_kinds(&self) -> Vec<String>;
+
+    /// Folders that models of a kind are searched in.
+    fn model_folders(&self, kind: &str) -> Vec<PathBuf>;
+
+    /// Names of the models of a kind, sorted, with `/` between folders.
+    fn models(&self, kind: &str) -> Vec<String>;
+
+    /// The file of a model, to be read from its beginning; None if there is none.
+    fn open_model(&self, kind: &str, name: &str) -> Option<Box<dyn Read>>;
+
+    /// Memory of the machine.
+    fn memory(&self) -> Memory;
+}
+
+/// Memory, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// All there is.
+    pub total: u64,
+    /// What can still be taken.
+    pub free: u64,
 }
 
 /// The folders that requests can reach. No file outside of them is read or written for a request.

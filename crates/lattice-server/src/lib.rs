@@ -5,14 +5,18 @@
 
 mod app;
 mod engine;
+mod files;
 mod host;
 mod http;
 mod hub;
 mod listen;
+mod logs;
 mod options;
 mod record;
 pub mod store;
+mod users;
 
 pub use app::{ServeError, serve};
-pub use host::{Host, Roots};
+pub use host::{Host, Memory, Roots};
+pub use logs::Logs;
 pub use options::{Access, Options, QueuePlace};

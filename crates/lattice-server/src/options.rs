@@ -1,6 +1,7 @@
 //! Choices of who runs the server.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::store::Recovery;
@@ -14,6 +15,12 @@ pub struct Options {
     pub access: Access,
     /// Largest request body, in bytes.
     pub max_upload: u64,
+    /// Folder of a front end; without it there is a small page of our own.
+    pub front_end: Option<PathBuf>,
+    /// Whether there are several users, who say who they are.
+    pub several_users: bool,
+    /// Whether texts are compressed for clients that can take that.
+    pub compress: bool,
     /// Where the queue and the history live.
     pub queue: QueuePlace,
     /// What becomes of a prompt that was running when the program last ended.
@@ -30,6 +37,9 @@ impl Default for Options {
             addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8188))],
             access: Access::default(),
             max_upload: 100 << 20,
+            front_end: None,
+            several_users: false,
+            compress: false,
             queue: QueuePlace::default(),
             recovery: Recovery::RunAgain,
             history_limit: 100_000,

@@ -1,15 +1,23 @@
 //! Request bodies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{FromRequest, Request};
-use axum::http::StatusCode;
+use axum::extract::{FromRequest, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use futures_util::StreamExt;
 use http_body_util::LengthLimitError;
 use serde::de::DeserializeOwned;
 
+use super::AppState;
 use super::reply::{Failure, Result};
 use crate::app::App;
+
+/// How long the rest of a body that is too large is read and thrown away.
+const DISCARD: Duration = Duration::from_secs(10);
 
 /// The whole body, no larger than the server allows.
 pub(super) struct Content(pub(super) Bytes);
@@ -26,11 +34,6 @@ impl FromRequest<Arc<App>> for Content {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self> {
         let limit = app.options.max_upload;
-        let announced = request.headers().get(axum::http::header::CONTENT_LENGTH);
-        let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if announced.is_some_and(|length| length > limit) {
-            return Err(too_large(limit));
-        }
         let limit_here = usize::try_from(limit).unwrap_or(usize::MAX);
         axum::body::to_bytes(request.into_body(), limit_here).await.map(Self).map_err(|e| {
             let large =
@@ -43,4 +46,18 @@ impl FromRequest<Arc<App>> for Content {
 pub(super) fn too_large(limit: u64) -> Failure {
     let text = format!("Maximum request body size {limit} exceeded.");
     Failure::Text(StatusCode::PAYLOAD_TOO_LARGE, text)
+}
+
+/// Refuses bodies that are said to be too large before anything is done with them.
+pub(super) async fn limit(State(app): AppState, request: Request, next: Next) -> Response {
+    let announced = request.headers().get(header::CONTENT_LENGTH);
+    let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_none_or(|length| length <= app.options.max_upload) {
+        return next.run(request).await;
+    }
+    // A client that is still sending would take the end of the connection for a failure and not read the answer.
+    let mut rest = request.into_body().into_data_stream();
+    let discard = async { while let Some(Ok(_)) = rest.next().await {} };
+    let _ = tokio::time::timeout(DISCARD, discard).await;
+    too_large(app.options.max_upload).into_response()
 }

@@ -6,6 +6,7 @@ use lattice_graph::{PreviewImage, ProgressEntry};
 use serde_json::{Value as Json, json};
 
 use super::Outgoing;
+use crate::logs::LogLine;
 
 /// Types of binary messages.
 const PREVIEW: u32 = 1;
@@ -46,6 +47,11 @@ pub(super) fn over(prompt_id: &str) -> Outgoing {
 /// What the server can do.
 pub(crate) fn feature_flags(features: &Json) -> Outgoing {
     message("feature_flags", features)
+}
+
+/// New lines of the log.
+pub(crate) fn logs(lines: &[LogLine]) -> Outgoing {
+    message("logs", &json!({ "entries": lines, "size": null }))
 }
 
 fn binary(head: &[u8], payload: &[u8]) -> Outgoing {

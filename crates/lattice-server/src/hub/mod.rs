@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use feed::{Feed, now_millis};
-pub(crate) use messages::{executing_now, feature_flags, status, status_with_sid};
+pub(crate) use messages::{executing_now, feature_flags, logs, status, status_with_sid};
 pub(crate) use outbox::{Next, Outbox, Outgoing};
 
 /// The connected clients.
@@ -78,6 +78,21 @@ impl Hub {
         for client in self.clients.lock().values() {
             client.outbox.push(outgoing.clone());
         }
+    }
+
+    /// Whether a client of that id listens.
+    pub(crate) fn is_connected(&self, id: &str) -> bool {
+        self.clients.lock().contains_key(id)
+    }
+
+    /// Tells one client; false if it is not there.
+    pub(crate) fn tell(&self, id: &str, outgoing: Outgoing) -> bool {
+        let client = self.client(id);
+        let found = client.is_some();
+        if let Some(client) = client {
+            client.outbox.push(outgoing);
+        }
+        found
     }
 
     /// The client of that id.

@@ -1,5 +1,9 @@
 //! `lattice serve`, asked as clients ask it.
 
 mod client;
+mod examples;
+mod hostile;
+mod pattern;
 mod protocol;
+mod script;
 mod transcripts;
