@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 use lattice_graph::{CacheStrategy, Extensions, Registry};
-use lattice_nodes::services::{Folders, ModelCache, ModelFile, Root, services};
+use lattice_nodes::services::{Folders, Ledger, ModelCache, ModelFile, Root, services};
 use lattice_server::store::Recovery;
 use lattice_server::{Access, Memory, Options, QueuePlace, Roots};
 
@@ -21,6 +21,9 @@ use crate::host::Host;
 
 /// Where to listen when `--listen` names no address.
 const EVERYWHERE: &str = "0.0.0.0,::";
+
+/// Name of the file in the user folder that tells what the running prompt has saved.
+const LEDGER: &str = "running.jsonl";
 
 /// Options of `lattice serve`: those that scripts pass to ComfyUI, and some of our own.
 #[derive(Args)]
@@ -207,11 +210,13 @@ pub(crate) fn serve(mut host: Host, args: &ServeArgs) -> Result<ExitCode> {
     args.override_settings(&mut host);
     let options = args.options()?;
     let settings = lattice_nodes::services::Settings { preview_size: args.preview_size, ..host.settings() };
-    let program = Program {
-        extensions: services(host.folders.clone(), settings),
-        cache: host.cache(),
-        folders: host.folders,
-    };
+    let ledger = Arc::new(match options.queue {
+        QueuePlace::Disk => Ledger::at(host.folders.user().join(LEDGER)),
+        QueuePlace::Memory => Ledger::in_memory(),
+    });
+    let folders = host.folders.clone().with_ledger(ledger.clone());
+    let program =
+        Program { extensions: services(folders.clone(), settings), cache: host.cache(), folders, ledger };
     let print = !args.dont_print_server;
     lattice_server::serve(Arc::new(program), options, host.logs, |addresses| {
         for address in addresses.iter().filter(|_| print) {
@@ -289,6 +294,7 @@ struct Program {
     folders: Folders,
     extensions: Extensions,
     cache: CacheStrategy,
+    ledger: Arc<Ledger>,
 }
 
 impl lattice_server::Host for Program {
@@ -341,5 +347,13 @@ impl lattice_server::Host for Program {
     fn memory(&self) -> Memory {
         let (total, free) = lattice_runtime::system_memory();
         Memory { total, free }
+    }
+
+    fn run_begins(&self, run: &str) -> Result<(), String> {
+        self.ledger.begin(run).map_err(|e| e.to_string())
+    }
+
+    fn run_ended(&self) -> Vec<PathBuf> {
+        self.ledger.end()
     }
 }

@@ -173,7 +173,10 @@ impl Worker {
         let hub = self.hub.clone();
         let feed = Feed::new(&hub, id, owner);
         let started = Instant::now();
-        let result = self.call(item, &feed);
+        // A queue that was made anew counts from 1 again, hence the id.
+        let begun = self.host.run_begins(&format!("{} {id}", item.seq));
+        let result = begun.and_then(|()| self.call(item, &feed));
+        let files = self.host.run_ended();
         *self.engine.running.lock() = None;
         let abandoned = matches!(&result, Ok(result) if result.status == RunStatus::Interrupted)
             && self.engine.final_wishes().abandon;
@@ -186,7 +189,9 @@ impl Worker {
         let outcome = Outcome { result, messages: feed.take_history() };
         match record::entry(item, outcome) {
             Ok(entry) => {
-                self.insist("record the end of a prompt", || self.store.finish(item.seq, entry.clone()));
+                self.insist("record the end of a prompt", || {
+                    self.store.finish(item.seq, entry.clone(), files.clone())
+                });
             }
             Err(e) => tracing::error!("cannot record the end of prompt {id}: {e}"),
         }

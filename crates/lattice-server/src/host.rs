@@ -23,6 +23,16 @@ pub trait Host: Send + Sync + 'static {
     /// Lets go of models that no stored result needs.
     fn free_models(&self);
 
+    /// A prompt is about to run. `run` is the same for each try at the same queued prompt, and for no other; what an
+    /// earlier try that was cut short has put into the output folder is to go.
+    ///
+    /// # Errors
+    /// If that is not possible, for people.
+    fn run_begins(&self, run: &str) -> Result<(), String>;
+
+    /// The prompt has ended: the files that it has put into the output folder.
+    fn run_ended(&self) -> Vec<PathBuf>;
+
     /// Kinds of models, in the order clients list them.
     fn model_kinds(&self) -> Vec<String>;
 

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use indexmap::IndexMap;
 use walkdir::WalkDir;
 
+use super::Ledger;
 use crate::{Error, Result};
 
 /// Which entries of a model folder are models.
@@ -116,6 +118,7 @@ pub struct Folders {
     output: PathBuf,
     temp: PathBuf,
     user: PathBuf,
+    ledger: Option<Arc<Ledger>>,
 }
 
 impl Folders {
@@ -137,6 +140,7 @@ impl Folders {
             temp: base.join("temp"),
             user: base.join("user"),
             output: PathBuf::new(),
+            ledger: None,
         };
         folders.with_output(output)
     }
@@ -175,6 +179,18 @@ impl Folders {
     pub fn with_user(mut self, path: impl Into<PathBuf>) -> Self {
         self.user = path.into();
         self
+    }
+
+    /// With a note of each file that goes into the output folder.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<Ledger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// The note of files of a root; only results are noted.
+    pub(super) fn ledger(&self, root: Root) -> Option<Arc<Ledger>> {
+        self.ledger.clone().filter(|_| root == Root::Output)
     }
 
     /// Adds a search path to a kind of model, before all others if `first` (where new files of that kind go).

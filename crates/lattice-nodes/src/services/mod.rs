@@ -3,6 +3,7 @@
 mod embeddings;
 mod folders;
 mod hash;
+mod ledger;
 mod models;
 mod output;
 mod tiny_vae;
@@ -15,6 +16,7 @@ use lattice_graph::Extensions;
 pub use embeddings::{Embeddings, EncoderEmbeddings};
 pub use folders::{Folders, ModelFile, Root, inside, split_annotation};
 pub use hash::file_hash;
+pub use ledger::Ledger;
 pub use models::{ModelCache, open};
 pub use output::{OutputNames, SavedFile};
 pub use tiny_vae::{TinyVae, preview_decoder};

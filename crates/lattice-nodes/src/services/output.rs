@@ -2,12 +2,13 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use chrono::{DateTime, Datelike, Local, Timelike};
 use serde_json::{Value as Json, json};
 
 use super::write::{place_new, temporary_with};
-use super::{Folders, Root, inside};
+use super::{Folders, Ledger, Root, inside};
 use crate::{Error, Result};
 
 /// Stands for the index in the batch.
@@ -22,6 +23,7 @@ pub struct OutputNames {
     name: String,
     root: Root,
     counter: u64,
+    ledger: Option<Arc<Ledger>>,
 }
 
 /// A saved file as clients see it.
@@ -74,7 +76,7 @@ impl OutputNames {
         let folder = if subfolder.is_empty() { base.to_owned() } else { base.join(&subfolder) };
         std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
         let counter = next_counter(&folder, &name)?;
-        Ok(Self { folder, subfolder, name, root, counter })
+        Ok(Self { folder, subfolder, name, root, counter, ledger: folders.ledger(root) })
     }
 
     /// The number that the next file gets.
@@ -101,12 +103,12 @@ impl OutputNames {
         extension: &str,
         fill: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<SavedFile> {
-        let mut file = temporary_with(&self.folder, fill)?;
+        let mut file = temporary_with(&self.folder, self.ledger.as_deref(), fill)?;
         loop {
             let name = self.name.replace(BATCH_NUMBER, &batch_index.to_string());
             let filename = format!("{name}_{:05}_.{extension}", self.counter);
             self.counter += 1;
-            match place_new(file, &self.folder.join(&filename))? {
+            match place_new(file, &self.folder.join(&filename), self.ledger.as_deref())? {
                 None => {
                     return Ok(SavedFile { filename, subfolder: self.subfolder.clone(), root: self.root });
                 }

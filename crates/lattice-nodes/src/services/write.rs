@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tempfile::{Builder, NamedTempFile, PersistError};
 
+use super::Ledger;
 use crate::{Error, Result};
 
 /// Writes a new file: under a temporary name first, synced to disk, then renamed. Makes the folder if need be.
@@ -14,17 +15,26 @@ use crate::{Error, Result};
 /// If the system refuses any of the steps.
 pub fn write_new(path: &Path, content: &[u8]) -> Result<bool> {
     let file = temporary(path, content)?;
-    Ok(place_new(file, path)?.is_none())
+    Ok(place_new(file, path, None)?.is_none())
 }
 
 /// Gives a finished temporary file its name; gives it back if the name is taken.
-pub(super) fn place_new(file: NamedTempFile, path: &Path) -> Result<Option<NamedTempFile>> {
-    match file.persist_noclobber(path) {
-        Ok(_) => sync_folder(path).map(|()| None),
-        Err(PersistError { error, file }) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+pub(super) fn place_new(
+    file: NamedTempFile,
+    path: &Path,
+    ledger: Option<&Ledger>,
+) -> Result<Option<NamedTempFile>> {
+    if let Some(ledger) = ledger {
+        ledger.placing(path, file.as_file())?;
+    }
+    match (file.persist_noclobber(path), ledger) {
+        (Ok(_), None) => sync_folder(path).map(|()| None),
+        (Ok(_), Some(_)) => Ok(None),
+        (Err(PersistError { error, file }), _) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            ledger.map_or(Ok(()), |ledger| ledger.taken(path))?;
             Ok(Some(file))
         }
-        Err(PersistError { error, .. }) => Err(Error::file(path)(error)),
+        (Err(PersistError { error, .. }), _) => Err(Error::file(path)(error)),
     }
 }
 
@@ -41,12 +51,13 @@ pub fn write_over(path: &Path, content: &[u8]) -> Result<()> {
 /// A synced file with the content beside `path`, gone unless it is renamed.
 fn temporary(path: &Path, content: &[u8]) -> Result<NamedTempFile> {
     let folder = path.parent().unwrap_or(Path::new("."));
-    temporary_with(folder, |out| out.write_all(content).map_err(Error::file(path)))
+    temporary_with(folder, None, |out| out.write_all(content).map_err(Error::file(path)))
 }
 
-/// A synced file in `folder` with what `fill` writes, gone unless it is renamed.
+/// A file in `folder` with what `fill` writes, gone unless it is renamed. Synced, unless it stands in a ledger.
 pub(super) fn temporary_with(
     folder: &Path,
+    ledger: Option<&Ledger>,
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<NamedTempFile> {
     std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
@@ -56,11 +67,14 @@ pub(super) fn temporary_with(
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
     let mut file = builder.tempfile_in(folder).map_err(Error::file(folder))?;
+    ledger.map_or(Ok(()), |ledger| ledger.temporary(file.path()))?;
     let mut out = BufWriter::with_capacity(1 << 20, &mut file);
     fill(&mut out)?;
     out.flush().map_err(Error::file(folder))?;
     drop(out);
-    file.as_file().sync_all().map_err(Error::file(folder))?;
+    if ledger.is_none() {
+        file.as_file().sync_all().map_err(Error::file(folder))?;
+    }
     Ok(file)
 }
 

@@ -1,8 +1,8 @@
 //! The durable queue and history: one SQLite file in WAL mode.
 //!
-//! Every change goes through one writer thread that groups whatever has arrived into one transaction and answers after
-//! the commit is on disk (`synchronous = FULL`), so a burst of prompts costs one sync, not one each. Reads use a
-//! connection of their own and never wait for a sync. With [`Store::in_memory`] the same code runs on a database that
+//! Every change goes through one writer thread that groups whatever has arrived into one transaction; a second thread
+//! syncs what is written and then answers, so a burst of prompts costs one sync, not one each. Reads use a connection
+//! of their own and never wait for a sync. With [`Store::in_memory`] the same code runs on a database that
 //! lives and dies with the process.
 //!
 //! Prompts and history entries are kept and handed out as JSON text: a list of thousands is passed on to a client
@@ -47,6 +47,9 @@ pub enum StoreError {
     /// The writer thread could not be started.
     #[error("queue database: {0}")]
     Thread(std::io::Error),
+    /// The log of the database cannot be opened or synced.
+    #[error("queue database's log: {0}")]
+    Log(std::io::Error),
     /// The writer has stopped.
     #[error("the queue database is closed")]
     Closed,
@@ -107,10 +110,17 @@ impl Store {
         let mut connection = Connection::open(location)?;
         configure(&connection, memory)?;
         migrate(&mut connection)?;
+        if !memory {
+            // Any change makes the log, which the sync thread needs.
+            connection.execute(
+                "INSERT INTO counters VALUES ('number', 0) ON CONFLICT (name) DO UPDATE SET value = value",
+                [],
+            )?;
+        }
         let reader = Connection::open(location)?;
         configure(&reader, memory)?;
         Ok(Self {
-            writer: Arc::new(Writer::start(connection, !memory)?),
+            writer: Arc::new(Writer::start(connection, (!memory).then_some(Path::new(location)))?),
             reader: Arc::new(Mutex::new(reader)),
         })
     }
@@ -138,7 +148,8 @@ fn configure(connection: &Connection, memory: bool) -> Result<()> {
         connection.pragma_update(None, "read_uncommitted", true)?;
     } else {
         connection.pragma_update(None, "journal_mode", "WAL")?;
-        connection.pragma_update(None, "synchronous", "FULL")?;
+        // Syncs of the log are ours; SQLite still syncs it before it moves changes into the database.
+        connection.pragma_update(None, "synchronous", "NORMAL")?;
     }
     Ok(())
 }

@@ -1,7 +1,13 @@
-//! The writer thread: groups changes into transactions.
+//! The writer thread groups changes into transactions; the sync thread takes them to the disk.
+//!
+//! A transaction is first written to SQLite's log without a sync. From then on it survives the end of the process, and
+//! the engine goes on with it. Whoever asked is answered once the log is synced, which one sync does for all that was
+//! written before it began. Files that a prompt has written are synced before the log that tells of them.
 
+use std::fs::{File, OpenOptions};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
@@ -18,17 +24,26 @@ const GROUP: usize = 256;
 pub(super) enum Durability {
     /// Before it is answered.
     Now,
-    /// With the next change that must. A power cut may undo it, the end of the process does not.
+    /// Some time after it is answered. A power cut may undo it, the end of the process does not.
     Later,
 }
 
-/// What a change does to the number of prompts in the queue, one entry per step that observers are told of.
+/// What a change does beside the database.
 #[derive(Default)]
-pub(super) struct Steps(Vec<isize>);
+pub(super) struct Steps {
+    /// Differences to the number of prompts in the queue, one per step that observers are told of.
+    counts: Vec<isize>,
+    /// Files that must reach the disk before the change.
+    files: Vec<PathBuf>,
+}
 
 impl Steps {
     pub(super) fn add(&mut self, difference: isize) {
-        self.0.push(difference);
+        self.counts.push(difference);
+    }
+
+    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
+        self.files.extend(files);
     }
 }
 
@@ -45,7 +60,7 @@ type Answer = Box<dyn FnOnce(bool) + Send>;
 
 pub(super) struct Writer {
     changes: Mutex<Option<Sender<Change>>>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     queue: Arc<QueueLength>,
 }
 
@@ -68,18 +83,28 @@ impl QueueLength {
 }
 
 impl Writer {
-    /// `durable`: whether the database is a file that synced commits make sense for.
-    pub(super) fn start(connection: Connection, durable: bool) -> Result<Self> {
+    /// `path`: the database's file, if there is one that synced commits make sense for.
+    pub(super) fn start(connection: Connection, path: Option<&Path>) -> Result<Self> {
         let count: i64 = connection.query_row("SELECT count(*) FROM queue", [], |r| r.get(0))?;
         let queue =
             Arc::new(QueueLength { count: AtomicUsize::new(count as usize), observer: OnceLock::new() });
         let (changes, received) = channel();
-        let work = Work { connection, durable, synchronous: None, queue: queue.clone() };
-        let thread = std::thread::Builder::new()
-            .name("lattice-store".into())
-            .spawn(move || work.run(&received))
-            .map_err(StoreError::Thread)?;
-        Ok(Self { changes: Mutex::new(Some(changes)), thread: Mutex::new(Some(thread)), queue })
+        let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.into()).spawn(run).map_err(StoreError::Thread)
+        };
+        let mut threads = Vec::new();
+        let syncs = match path {
+            Some(path) => {
+                let log = open_log(path).map_err(StoreError::Log)?;
+                let (syncs, received) = channel();
+                threads.push(thread("lattice-sync", Box::new(move || sync(&log, &received)))?);
+                Some(syncs)
+            }
+            None => None,
+        };
+        let work = Work { connection, syncs, queue: queue.clone() };
+        threads.insert(0, thread("lattice-store", Box::new(move || work.run(&received)))?);
+        Ok(Self { changes: Mutex::new(Some(changes)), threads: Mutex::new(threads), queue })
     }
 
     pub(super) fn queue_length(&self) -> usize {
@@ -115,9 +140,9 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        // Closing the channel lets the thread finish what it has and leave.
+        // Closing the channel lets the threads finish what they have and leave, the writer first.
         self.changes.lock().take();
-        if let Some(thread) = self.thread.lock().take() {
+        for thread in self.threads.lock().drain(..) {
             let _ = thread.join();
         }
     }
@@ -129,22 +154,28 @@ fn savepoint<T>(
     change: impl FnOnce(&Transaction<'_>, &mut Steps) -> Result<T>,
 ) -> Result<T> {
     tx.execute_batch("SAVEPOINT change")?;
-    let before = steps.0.len();
+    let before = (steps.counts.len(), steps.files.len());
     let result = change(tx, steps);
     if result.is_ok() {
         tx.execute_batch("RELEASE change")?;
     } else {
-        steps.0.truncate(before);
+        steps.counts.truncate(before.0);
+        steps.files.truncate(before.1);
         tx.execute_batch("ROLLBACK TO change; RELEASE change")?;
     }
     result
 }
 
+/// Transactions that are written and are to be synced.
+struct Written {
+    files: Vec<PathBuf>,
+    answers: Vec<Answer>,
+}
+
 struct Work {
     connection: Connection,
-    durable: bool,
-    /// What the connection is set to, once it is.
-    synchronous: Option<Durability>,
+    /// The sync thread; none if nothing outlives the process.
+    syncs: Option<Sender<Written>>,
     queue: Arc<QueueLength>,
 }
 
@@ -153,15 +184,25 @@ impl Work {
         while let Ok(first) = received.recv() {
             let group: Vec<Change> =
                 std::iter::once(first).chain(received.try_iter().take(GROUP - 1)).collect();
-            let mut answers = Vec::with_capacity(group.len());
+            let mut answers = Answers::default();
             let mut steps = Steps::default();
             let committed = self.commit(group, &mut answers, &mut steps);
             match &committed {
-                Ok(()) => self.queue.apply(&steps.0),
+                Ok(()) => self.queue.apply(&steps.counts),
                 Err(e) => tracing::error!("queue database: {e}"),
             }
-            for answer in answers {
-                answer(committed.is_ok());
+            let written = committed.is_ok();
+            for answer in answers.later {
+                answer(written);
+            }
+            let rest = Written { files: steps.files, answers: answers.now };
+            match &self.syncs {
+                Some(syncs) if written => {
+                    if let Err(SendError(rest)) = syncs.send(rest) {
+                        rest.answer(false);
+                    }
+                }
+                _ => rest.answer(written),
             }
         }
     }
@@ -169,23 +210,100 @@ impl Work {
     fn commit(
         &mut self,
         group: Vec<Change>,
-        answers: &mut Vec<Answer>,
+        answers: &mut Answers,
         steps: &mut Steps,
     ) -> rusqlite::Result<()> {
-        let now = group.iter().any(|change| change.durability == Durability::Now);
-        self.set_synchronous(if now { Durability::Now } else { Durability::Later })?;
         let tx = self.connection.transaction()?;
-        answers.extend(group.into_iter().map(|change| (change.make)(&tx, steps)));
+        for change in group {
+            let list = match change.durability {
+                Durability::Now => &mut answers.now,
+                Durability::Later => &mut answers.later,
+            };
+            list.push((change.make)(&tx, steps));
+        }
         tx.commit()
     }
+}
 
-    /// In WAL mode a synced commit takes all earlier ones to the disk with it.
-    fn set_synchronous(&mut self, durability: Durability) -> rusqlite::Result<()> {
-        if self.durable && self.synchronous != Some(durability) {
-            let level = if durability == Durability::Now { "FULL" } else { "NORMAL" };
-            self.connection.pragma_update(None, "synchronous", level)?;
-            self.synchronous = Some(durability);
+/// Answers to a group of changes.
+#[derive(Default)]
+struct Answers {
+    /// To be given when the group is on disk.
+    now: Vec<Answer>,
+    /// To be given when it is written.
+    later: Vec<Answer>,
+}
+
+impl Written {
+    fn answer(self, done: bool) {
+        for answer in self.answers {
+            answer(done);
         }
-        Ok(())
     }
+}
+
+/// SQLite's log of a database. It exists as long as a connection is open that has written something.
+fn open_log(path: &Path) -> std::io::Result<File> {
+    let mut name = path.as_os_str().to_owned();
+    name.push("-wal");
+    let log = OpenOptions::new().write(true).open(name)?;
+    sync_folder(path)?;
+    Ok(log)
+}
+
+/// Takes to the disk what is written, all that has come meanwhile at once.
+fn sync(log: &File, received: &Receiver<Written>) {
+    while let Ok(first) = received.recv() {
+        let mut group: Vec<Written> = std::iter::once(first).chain(received.try_iter()).collect();
+        let files = group.iter_mut().flat_map(|written| std::mem::take(&mut written.files)).collect();
+        sync_files(files);
+        let synced = log.sync_data();
+        if let Err(e) = &synced {
+            tracing::error!("queue database: cannot sync: {e}");
+        }
+        for written in group {
+            written.answer(synced.is_ok());
+        }
+    }
+}
+
+/// Most files that are synced at once: file systems do their syncs together if they come together.
+const SYNCS: usize = 16;
+
+/// Takes files and their names to the disk. One that is gone needs no sync.
+fn sync_files(mut paths: Vec<PathBuf>) {
+    let mut folders: Vec<PathBuf> =
+        paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
+    folders.sort();
+    folders.dedup();
+    let each = |paths: &[PathBuf], sync: fn(&Path) -> std::io::Result<()>| {
+        let one = |path: &PathBuf| match sync(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                tracing::error!("cannot sync {}: {e}", path.display());
+            }
+            _ => {}
+        };
+        if let [path] = paths {
+            return one(path);
+        }
+        std::thread::scope(|scope| {
+            let share = paths.len().div_ceil(SYNCS).max(1);
+            for paths in paths.chunks(share) {
+                scope.spawn(move || paths.iter().for_each(one));
+            }
+        });
+    };
+    paths.sort();
+    each(&paths, |path| File::open(path)?.sync_data());
+    each(&folders, sync_this_folder);
+}
+
+/// Makes the names in the folder of `path` durable.
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Ok(()), sync_this_folder)
+}
+
+fn sync_this_folder(folder: &Path) -> std::io::Result<()> {
+    // Elsewhere folders cannot be opened, and need not be.
+    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
 }

@@ -1,6 +1,7 @@
 //! `lattice serve`, asked as clients ask it.
 
 mod client;
+mod crash;
 mod examples;
 mod hostile;
 mod pattern;
