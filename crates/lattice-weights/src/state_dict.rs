@@ -83,6 +83,21 @@ impl StateDict {
         self.tensors.insert(name.into(), weight);
     }
 
+    /// The first floating point tensor that holds NaN or infinity. Reads every tensor up to it.
+    pub fn first_not_finite(&self) -> Option<&str> {
+        let names: Vec<(&String, &Weight)> =
+            self.tensors.iter().filter(|(_, w)| w.dtype().is_float()).collect();
+        let odd = |weight: &Weight| {
+            let mut values = vec![0f32; weight.elem_count().min(1 << 16)];
+            (0..weight.elem_count()).step_by(1 << 16).any(|start| {
+                let count = values.len().min(weight.elem_count() - start);
+                weight.read_f32(start, &mut values[..count]);
+                values[..count].iter().any(|v| !v.is_finite())
+            })
+        };
+        names.into_par_iter().find_first(|(_, weight)| odd(weight)).map(|(name, _)| name.as_str())
+    }
+
     /// Takes a tensor out.
     pub fn remove(&mut self, name: &str) -> Option<Weight> {
         self.tensors.shift_remove(name)

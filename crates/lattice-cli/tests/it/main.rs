@@ -1,5 +1,6 @@
 //! The built program, from a workflow file to a picture.
 
+mod broken;
 mod common;
 mod convert;
 mod custom_sampling;

@@ -178,7 +178,8 @@ impl DiffusionPart {
             Some(part) => dict.root().at(part),
             None => dict.root(),
         };
-        let Some(network) = signature::network(&scope) else {
+        let network = signature::network(&scope).filter(|_| !signature::is_control(&scope));
+        let Some(network) = network else {
             let nearest = signature::nearest(&scope).map(|(network, found, all, missing)| {
                 let name = network.name();
                 format!(

@@ -113,6 +113,11 @@ pub(super) fn network(scope: &Scope<'_>) -> Option<Network> {
     found.map(|(network, ..)| *network)
 }
 
+/// Whether a U-Net below `scope` is a ControlNet: it has the first half of one, and convolutions that begin as zeros.
+pub(super) fn is_control(scope: &Scope<'_>) -> bool {
+    scope.has("zero_convs.0.0.weight") || scope.has("controlnet_down_blocks.0.weight")
+}
+
 /// The network with most characteristic names below `scope`: (network, names found, names in all, the first one missing).
 pub(super) fn nearest(scope: &Scope<'_>) -> Option<(Network, usize, usize, String)> {
     let scored = SIGNATURES.iter().filter_map(|(network, must, may)| {

@@ -234,7 +234,7 @@ impl Clip {
             let prompts = PromptEncoding::weighted(vocabulary.tokenizer(), family.layout(part.kind));
             let prefix = format!("{}.transformer.", part.kind.name());
             let patched = PatchedWeights::new(part.weights.clone(), &prefix, super::PATCH_CACHE_BYTES);
-            Ok(ClipEncoder { encoder: part.encoder.clone(), part, patched, prompts })
+            Ok(ClipEncoder { encoder: placed::text_encoder(&part, &patched), part, patched, prompts })
         });
         let encoders = encoders.collect::<Result<_>>()?;
         Ok(Self { family, encoders, layer: None, t5_padding: Padding::default(), embeddings, hooks: None })

@@ -8,6 +8,7 @@ use lattice_models::detect::{DiffusionPart, TextPart};
 use lattice_models::{
     DiffusionNetwork, ForwardOptions, NetworkInput, TextEncoder, TextInput, TextOptions, TextOutput,
 };
+use lattice_weights::StateDict;
 use lattice_weights::patcher::PatchedWeights;
 use parking_lot::Mutex;
 
@@ -15,8 +16,9 @@ use parking_lot::Mutex;
 struct OnDemand<T>(Mutex<Option<T>>);
 
 impl<T: Clone> OnDemand<T> {
-    const fn new() -> Self {
-        Self(Mutex::new(None))
+    /// Of a value that is there already, or not yet.
+    const fn new(value: Option<T>) -> Self {
+        Self(Mutex::new(value))
     }
 
     fn get(&self, make: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -35,10 +37,8 @@ pub(super) fn diffusion_network(
     part: &Arc<DiffusionPart>,
     patched: &PatchedWeights,
 ) -> Arc<dyn DiffusionNetwork> {
-    if patched.is_plain() {
-        return part.network.clone();
-    }
-    Arc::new(PlacedNetwork { part: part.clone(), patched: patched.clone(), network: OnDemand::new() })
+    let network = OnDemand::new(patched.is_plain().then(|| part.network.clone()));
+    Arc::new(PlacedNetwork { part: part.clone(), patched: patched.clone(), network })
 }
 
 struct PlacedNetwork {
@@ -53,16 +53,18 @@ impl DiffusionNetwork for PlacedNetwork {
             let weights = self.patched.weights().map_err(Error::wrap)?;
             Ok(self.part.with_weights(weights).map_err(Error::wrap)?.network)
         })?;
-        network.forward(input, options)
+        let output = network.forward(input, options)?;
+        if !is_finite(&output)? && is_finite(&input.x)? {
+            blame(self.patched.base())?;
+        }
+        Ok(output)
     }
 }
 
 /// The same for a text encoder.
 pub(super) fn text_encoder(part: &TextPart, patched: &PatchedWeights) -> Arc<dyn TextEncoder> {
-    if patched.is_plain() {
-        return part.encoder.clone();
-    }
-    Arc::new(PlacedEncoder { part: part.clone(), patched: patched.clone(), encoder: OnDemand::new() })
+    let encoder = OnDemand::new(patched.is_plain().then(|| part.encoder.clone()));
+    Arc::new(PlacedEncoder { part: part.clone(), patched: patched.clone(), encoder })
 }
 
 struct PlacedEncoder {
@@ -86,6 +88,27 @@ impl TextEncoder for PlacedEncoder {
             let weights = self.patched.weights().map_err(Error::wrap)?;
             Ok(self.part.with_weights(weights).map_err(Error::wrap)?.encoder)
         })?;
-        encoder.encode(input, options)
+        let output = encoder.encode(input, options)?;
+        if !is_finite(&output.states)? {
+            blame(self.patched.base())?;
+        }
+        Ok(output)
+    }
+}
+
+/// Whether no value is NaN or infinite.
+pub(super) fn is_finite(tensor: &Tensor) -> Result<bool> {
+    // NaN and infinity stay what they are in a sum of products with zero.
+    let zero = (tensor.to_dtype(candle_core::DType::F32)? * 0.0)?.sum_all()?.to_scalar::<f32>()?;
+    Ok(zero == 0.0)
+}
+
+/// The error of weights that are no numbers, if any is not: a result without numbers would be a black picture and no word why.
+pub(super) fn blame(weights: &StateDict) -> Result<()> {
+    match weights.first_not_finite() {
+        Some(name) => {
+            candle_core::bail!("{}: tensor `{name}` holds values that are not finite", weights.source())
+        }
+        None => Ok(()),
     }
 }

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use lattice_models::detect::VaePart;
 use lattice_weights::StateDict;
 
+use super::placed::{blame, is_finite};
 use crate::node::GraphType;
 
 /// A VAE. Its weights are mapped or shared, so a copy costs nothing.
@@ -71,7 +72,14 @@ impl Vae {
     /// # Errors
     /// If the shape does not fit, or the file holds no decoder.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
-        self.pictures(&each(latent, |item| self.network.decode(item))?)
+        let planes = each(latent, |item| self.network.decode(item))?;
+        if let Some(weights) = &self.weights
+            && !is_finite(&planes)?
+            && is_finite(latent)?
+        {
+            blame(weights)?;
+        }
+        self.pictures(&planes)
     }
 
     /// Pictures [B, H, W, 3] in 0..1 of decoded planes [B, 3, H, W] (or [B, 3, T, H, W]) in -1..1.
