@@ -17,6 +17,13 @@ const PAGE: [(&str, &str, &str); 3] = [
     ("/status.js", "text/javascript; charset=utf-8", include_str!("../../page/status.js")),
 ];
 
+/// What front ends look for, whether it is there or not: without an answer each start shows failures in the browser's
+/// log.
+const OPTIONAL: [(&str, &str, &str); 2] = [
+    ("user.css", "text/css; charset=utf-8", ""),
+    ("templates/index.json", "application/json; charset=utf-8", "[]"),
+];
+
 /// What that page may do: nothing but what it is made of.
 const PAGE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; \
                            connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'";
@@ -69,10 +76,15 @@ fn file(root: &Folder, path: &Path, headers: &HeaderMap) -> Result<Response, Fai
     if root.metadata(path).is_ok_and(|found| found.is_dir()) {
         return Err(Failure::Text(StatusCode::FORBIDDEN, "403: Forbidden".into()));
     }
-    let file = root.file(path).map_err(|e| match e {
-        FileError::System(e) => Failure::internal(e),
-        _ => Failure::Status(StatusCode::NOT_FOUND),
-    })?;
+    let file = match root.file(path) {
+        Ok(file) => file,
+        Err(FileError::System(e)) => return Err(Failure::internal(e)),
+        Err(_) => {
+            let optional = OPTIONAL.iter().find(|(name, ..)| Path::new(name) == path);
+            let (_, kind, content) = optional.ok_or(Failure::Status(StatusCode::NOT_FOUND))?;
+            return Ok(([(header::CONTENT_TYPE, *kind)], *content).into_response());
+        }
+    };
     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
     FileAnswer { file, name, disposition: Disposition::Page }.respond(headers).map_err(Failure::internal)
 }
