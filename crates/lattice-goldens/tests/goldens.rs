@@ -5,13 +5,10 @@ use std::path::{Path, PathBuf};
 use lattice_goldens::run::{Verdict, run_folder};
 
 /// Cases whose result hangs on roundings that are not reproduced; each stays listed with what is known of it.
-const KNOWN: &[(&str, &str)] = &[
-    (
-        "samplers/options/opt_471",
-        "adaptive step sizes on a zero-terminal-SNR model; the case is marked ill-conditioned",
-    ),
-    ("samplers/extra/lcmup_40", "resizing to the same size on a zero-terminal-SNR model; cause not found"),
-];
+const KNOWN: &[(&str, &str)] = &[(
+    "samplers/options/opt_471",
+    "adaptive step sizes on a zero-terminal-SNR model; the case is marked ill-conditioned",
+)];
 
 /// Groups of cases without an operation.
 const NOT_YET: &[&str] = &["api/?", "models/clip_vision_preprocess"];

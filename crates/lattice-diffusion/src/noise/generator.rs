@@ -47,7 +47,7 @@ impl Generator {
     /// second value is kept for the next such draw); more come in blocks of 16 computed in the type's own precision.
     pub fn normal<T: NoiseFloat>(&mut self, count: usize) -> Vec<T> {
         if count < BLOCK {
-            return (0..count).map(|_| T::from_f64(self.normal_pairwise())).collect();
+            return self.normal_singly(count);
         }
         let mut values = self.uniform::<T>(count);
         let whole = count - count % BLOCK;
@@ -59,6 +59,11 @@ impl Generator {
             T::box_muller(tail);
         }
         values
+    }
+
+    /// `count` standard normal values drawn one by one, as fewer than 16 are.
+    pub fn normal_singly<T: NoiseFloat>(&mut self, count: usize) -> Vec<T> {
+        (0..count).map(|_| T::from_f64(self.normal_pairwise())).collect()
     }
 
     /// Moves on as if `count` single-precision normal values had been drawn, without computing them.

@@ -1,9 +1,7 @@
 //! Consistency sampling: jump to the prediction, noise it again.
 
-use std::fmt;
-use std::sync::Arc;
-
 use candle_core::Tensor;
+use lattice_media::resize::{Crop, Method, common_upscale};
 
 use super::{Result, SampleError, Sampler, SamplerRun};
 use crate::lincomb;
@@ -28,28 +26,15 @@ impl Sampler for Lcm {
     }
 }
 
-/// Resizes a latent to (height, width).
-pub type Resize = Arc<dyn Fn(&Tensor, usize, usize) -> candle_core::Result<Tensor> + Send + Sync>;
-
 /// Consistency sampling that enlarges the latent between steps. One model call per step.
-#[derive(Clone)]
+#[derive(Clone, Copy, Debug)]
 pub struct LcmUpscale {
     /// Final size over initial size.
     pub scale_ratio: f64,
     /// Number of enlarging steps; negative is half of all.
     pub scale_steps: i64,
     /// How the latent is resized.
-    pub resize: Resize,
-}
-
-impl fmt::Debug for LcmUpscale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { scale_ratio, scale_steps, .. } = self;
-        f.debug_struct("LcmUpscale")
-            .field("scale_ratio", scale_ratio)
-            .field("scale_steps", scale_steps)
-            .finish()
-    }
+    pub method: Method,
 }
 
 impl LcmUpscale {
@@ -77,16 +62,25 @@ impl Sampler for LcmUpscale {
         let &[.., height, width] = x.dims() else {
             return Err(candle_core::Error::Msg("a latent has at least two axes".into()).into());
         };
+        // The reference draws noise in the memory order of its latent. Spherical resizing leaves the channels of a batch last,
+        // and so they stay.
+        let batch = x.rank() == 4 && x.dim(0)? > 1;
+        let mut channels_last = false;
         for (i, (s, s1)) in run.steps().into_iter().enumerate() {
             let denoised = run.denoise(&x, s)?;
             run.report(i, s, &x, &denoised)?;
             x = denoised;
             if let Some(factor) = factors.get(i) {
                 let scaled = |size: usize| (size as f64 * factor).round_ties_even().max(1.0) as usize;
-                x = (self.resize)(&x, scaled(height), scaled(width))?;
+                x = common_upscale(&x, scaled(width), scaled(height), self.method, Crop::Disabled)?;
+                channels_last = batch && self.method == Method::Bislerp;
             }
             if s1 > 0.0 {
-                let noise = run.initial_stream_noise(&x)?;
+                let noise = if channels_last {
+                    run.initial_stream_noise_channels_last(&x)?
+                } else {
+                    run.initial_stream_noise(&x)?
+                };
                 x = lincomb(&[(1.0, &x), (s1, &noise)])?;
             }
         }

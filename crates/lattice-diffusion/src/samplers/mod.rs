@@ -50,7 +50,7 @@ pub use euler_cfg_pp::{EulerAncestralCfgPp, EulerCfgPpAlternative};
 pub use gradient_estimation::GradientEstimation;
 pub use heun::{Dpm2, Heun, HeunPp2};
 pub use ipndm::{Ipndm, IpndmV};
-pub use lcm::{Lcm, LcmUpscale, Resize};
+pub use lcm::{Lcm, LcmUpscale};
 pub use lms::Lms;
 pub use res_multistep::ResMultistep;
 pub use run::{Observer, SamplerRun, Silent, Step};

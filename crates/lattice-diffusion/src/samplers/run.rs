@@ -162,6 +162,16 @@ impl<'a> SamplerRun<'a> {
         self.placed(values, like)
     }
 
+    /// The same for latents [B, C, H, W] that the reference holds with their channels last in memory: values are drawn one by
+    /// one in the order in which they lie there.
+    pub fn initial_stream_noise_channels_last(&mut self, like: &Tensor) -> Result<Tensor> {
+        let (b, c, h, w) = like.dims4()?;
+        let values: Vec<f32> = self.initial_generator.normal_singly(like.elem_count());
+        let noise =
+            Tensor::from_vec(values, (b, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?;
+        Ok(noise.to_device(like.device())?.to_dtype(like.dtype())?)
+    }
+
     /// Brownian noise between two levels, of the shape of `like`, normalised to unit variance. The path runs between
     /// the lowest positive and the highest level of the schedule.
     pub fn brownian_noise(&mut self, like: &Tensor, from: f64, to: f64) -> Result<Tensor> {

@@ -15,7 +15,6 @@ use lattice_diffusion::samplers::{
 };
 use lattice_diffusion::schedules::{Scheduler, basic_schedule, ksampler_schedule};
 use lattice_diffusion::{Denoised, Denoiser, ModelSampling};
-use lattice_media::resize::{Crop, Method, common_upscale};
 use serde_json::Value as Json;
 
 use super::{Operation, schedules};
@@ -95,9 +94,9 @@ fn node_sampler(node: &str, options: &Json) -> Result<Arc<dyn Sampler>> {
             simple_order_2: options["simple_order_2"] == true,
         }),
         "SamplerLCMUpscale" => {
-            let method = options["upscale_method"].as_str().unwrap_or_default();
+            let method = options["upscale_method"].as_str().unwrap_or_default().parse()?;
             let (scale_ratio, scale_steps) = (get("scale_ratio")?, get("scale_steps")? as i64);
-            Arc::new(LcmUpscale { scale_ratio, scale_steps, resize: latent_resize(method)? })
+            Arc::new(LcmUpscale { scale_ratio, scale_steps, method })
         }
         "SamplerEulerCFGpp" => match options["version"].as_str() {
             Some("regular") => Arc::new(EulerAncestralCfgPp::deterministic()),
@@ -106,14 +105,6 @@ fn node_sampler(node: &str, options: &Json) -> Result<Arc<dyn Sampler>> {
         },
         other => bail!("unknown sampler node {other}"),
     })
-}
-
-/// Resizing of latents by the name of a method.
-fn latent_resize(method: &str) -> Result<samplers::Resize> {
-    let method: Method = method.parse()?;
-    Ok(Arc::new(move |latent, height, width| {
-        common_upscale(latent, width, height, method, Crop::Disabled).map_err(candle_core::Error::wrap)
-    }))
 }
 
 /// Records what the reference recorded.

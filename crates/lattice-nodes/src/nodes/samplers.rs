@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use lattice_diffusion::samplers::{
-    self, DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, EulerAncestral,
+    DpmAdaptive, Dpmpp2mSde, Dpmpp2sAncestral, Dpmpp3mSde, DpmppSde, ErSde, EulerAncestral,
     EulerAncestralCfgPp, EulerCfgPpAlternative, LcmUpscale, Lms, SaSolver, SdeInterval, SdeSolver,
     sampler_named,
 };
 use lattice_graph::Node;
-use lattice_media::resize::{Crop, Method, common_upscale};
 
 use super::sampling::sampler_names;
 use super::sampling_run::failure;
@@ -274,11 +273,7 @@ fn sampler_lcm_upscale(
     scale_steps: i64,
     #[combo("bislerp", "nearest-exact", "bilinear", "area", "bicubic")] upscale_method: &str,
 ) -> Result<Sampler> {
-    let method: Method = upscale_method.parse()?;
-    let resize: samplers::Resize = Arc::new(move |latent, height, width| {
-        common_upscale(latent, width, height, method, Crop::Disabled).map_err(candle_core::Error::wrap)
-    });
-    Ok(Sampler::new(LcmUpscale { scale_ratio, scale_steps, resize }))
+    Ok(Sampler::new(LcmUpscale { scale_ratio, scale_steps, method: upscale_method.parse()? }))
 }
 
 /// Euler's method along the unconditional prediction, for low guidance scales (CFG++).
