@@ -59,6 +59,26 @@ impl PatchSet {
         set
     }
 
+    /// Factors of a model's own parameters; 1 leaves one as it is. Nothing is computed yet.
+    pub fn scale(model: &PatchedWeights, factor: impl Fn(&str) -> f64) -> Self {
+        let source: Arc<str> = model.base.source().into();
+        let mut set = Self::default();
+        for (name, weight) in model.base.iter() {
+            let model_strength = factor(name);
+            if !weight.dtype().is_float() || model_strength == 1.0 {
+                continue;
+            }
+            // Of strength 0: only the factor counts.
+            let kind = AdapterKind::Diff(weight.clone());
+            let module = name.to_owned();
+            let adapter = Adapter { source: source.clone(), module, kind, alpha: None, dora_scale: None };
+            let adapter = Arc::new(adapter);
+            let patch = Patch { adapter, strength: 0.0, model_strength, slice: None, swap_halves: false };
+            set.push(name.to_owned(), patch);
+        }
+        set
+    }
+
     /// Adds a change of one tensor.
     pub fn push(&mut self, tensor: String, patch: Patch) {
         self.patches.entry(tensor).or_default().push(patch);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{make, picture};
+use crate::common::{lattice, make, picture, pixels};
 use crate::families::{checkpoint, flux_schnell, slots, text_to_image};
 
 /// The picture of a prompt with a node between the loader and the sampler.
@@ -35,8 +35,13 @@ fn patches_of_the_unet_change_the_picture() {
             "downscale_after_skip": true, "downscale_method": "bicubic", "upscale_method": "bilinear"})
     };
     let hyper_tile = |tile_size: u32| json!({"tile_size": tile_size, "swap_size": 1, "max_depth": 0, "scale_depth": false});
+    let multiply = |out: f64| json!({"q": 1.0, "k": 1.0, "v": 1.0, "out": out});
+    let temporal = |own: f64| json!({"self_structural": own, "self_temporal": 3.0, "cross_structural": 1.0, "cross_temporal": 3.0});
     // A node, inputs that change the picture, and inputs that do not.
     let cases = [
+        ("UNetSelfAttentionMultiply", multiply(2.0), multiply(1.0)),
+        ("UNetCrossAttentionMultiply", multiply(2.0), multiply(1.0)),
+        ("UNetTemporalAttentionMultiply", temporal(2.0), temporal(1.0)),
         ("FreeU", free_u(1.5, 0.2), free_u(1.0, 1.0)),
         ("FreeU_V2", free_u(1.5, 0.2), free_u(1.0, 1.0)),
         ("HyperTile", hyper_tile(32), hyper_tile(2048)),
@@ -87,4 +92,48 @@ fn transformers_are_guided_away_from_themselves_without_blocks() {
     ] {
         assert!(difference(&run(class, inputs), &unpatched) <= 1, "{class} changes the picture at rest");
     }
+}
+
+#[test]
+fn attention_of_text_encoders_can_be_scaled() {
+    let base = tempfile::tempdir().unwrap();
+    make(base.path(), "sd15", "checkpoints");
+    let plain = text_to_image(checkpoint("sd15"), slots("m"));
+    let scaled = |q: f64| {
+        let mut prompt = plain.clone();
+        prompt["c"] = json!({"class_type": "CLIPAttentionMultiply", "inputs": {
+            "clip": ["m", 1], "q": q, "k": 1.0, "v": 1.0, "out": 1.0}});
+        prompt["p"]["inputs"]["clip"] = json!(["c", 0]);
+        picture(base.path(), &prompt).2
+    };
+    let unpatched = picture(base.path(), &plain).2;
+    assert!(scaled(1.0) == unpatched && scaled(4.0) != unpatched);
+}
+
+#[test]
+fn latents_survive_their_files() {
+    let base = tempfile::tempdir().unwrap();
+    make(base.path(), "sd15", "checkpoints");
+    let mut prompt = text_to_image(checkpoint("sd15"), slots("m"));
+    prompt["l"] =
+        json!({"class_type": "SaveLatent", "inputs": {"samples": ["k", 0], "filename_prefix": "kept/l"}});
+    std::fs::write(base.path().join("prompt.json"), prompt.to_string()).unwrap();
+    let output = lattice(base.path(), &["run", "prompt.json", "-q"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let sampled = pixels(&base.path().join("output/p_00001_.png")).2;
+
+    let file = base.path().join("output/kept/l_00001_.latent");
+    let mut prompt = text_to_image(checkpoint("sd15"), slots("m"));
+    let nodes = prompt.as_object_mut().unwrap();
+    nodes.retain(|name, _| ["m", "d", "s"].contains(&name.as_str()));
+    prompt["l"] = json!({"class_type": "LoadLatent", "inputs": {"latent": "kept/l_00001_.latent [output]"}});
+    prompt["d"]["inputs"]["samples"] = json!(["l", 0]);
+    assert!(picture(base.path(), &prompt).2 == sampled);
+
+    std::fs::write(&file, "broken").unwrap();
+    std::fs::write(base.path().join("prompt.json"), prompt.to_string()).unwrap();
+    let refused = lattice(base.path(), &["run", "prompt.json", "-q"]);
+    assert!(
+        !refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains("l_00001_.latent")
+    );
 }

@@ -1,5 +1,6 @@
 //! The nodes, one module per category.
 
+mod attention_multiply;
 mod conditioning;
 mod conditioning_properties;
 mod coverage;
@@ -16,6 +17,7 @@ mod latent;
 mod latent_batch;
 mod latent_edit;
 mod latent_empty;
+mod latent_files;
 mod loaders;
 mod loaders_other;
 mod lora;
@@ -48,6 +50,7 @@ pub(crate) const MAX_RESOLUTION: usize = 16384;
 /// All nodes.
 pub fn registry() -> Registry {
     let categories = [
+        attention_multiply::nodes(),
         conditioning::nodes(),
         conditioning_properties::nodes(),
         guidance::nodes(),
@@ -63,6 +66,7 @@ pub fn registry() -> Registry {
         latent_batch::nodes(),
         latent_edit::nodes(),
         latent_empty::nodes(),
+        latent_files::nodes(),
         loaders::nodes(),
         loaders_other::nodes(),
         lora::nodes(),
