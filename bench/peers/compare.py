@@ -11,7 +11,11 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
+
+import networks
+import shapes
 
 
 def arguments():
@@ -21,17 +25,18 @@ def arguments():
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after a warm-up")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of processor time, for a busy machine (Linux)")
     parser.add_argument("--filter", default="", help="only cases whose line contains this")
-    parser.add_argument("--ours", required=True, help="the built example `shapes`")
+    parser.add_argument("--networks", metavar="CHECKPOINT", help="whole networks of this SD1.5 file instead of shapes")
+    parser.add_argument("--ours", required=True, help="the folder of the built examples `shapes` and `networks`")
     parser.add_argument("--json", required=True, help="where the table goes")
     return parser.parse_args()
 
 
 class Ours:
-    """The example `shapes`, which answers one case per line."""
+    """The example `shapes` or `networks`, which answers one case per line."""
 
-    def __init__(self, program, threads):
+    def __init__(self, command, threads):
         self.process = subprocess.Popen(
-            [program],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -50,11 +55,18 @@ class Ours:
         return [self.cpu_seconds() - start]
 
     def time(self, case, warmup, runs):
+        """Seconds of each run."""
+        return self.run(case, warmup, runs)["times"]
+
+    def run(self, case, warmup, runs):
         _, operation, dtype, sizes = case
         words = [operation, dtype, warmup, runs, *sizes]
         self.process.stdin.write(" ".join(map(str, words)) + "\n")
         self.process.stdin.flush()
-        return json.loads(self.process.stdout.readline())
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise RuntimeError(f"no answer to {case}")
+        return json.loads(answer)
 
 
 def peer(torch, case):
@@ -141,54 +153,88 @@ def cpu_name():
         return platform.processor()
 
 
+def rate(case, seconds):
+    work = flops(case)
+    return f"{work / seconds / 1e9:5.0f} GF/s" if work else " " * 10
+
+
+def compare(args, case, run, ours):
+    """Both in turns; the row of the table."""
+    clock = time.process_time if args.cpu_time else time.perf_counter
+    run()
+    ours.time(case, 1, 1)
+    torch_times, our_times = [], []
+    for _ in range(args.runs):
+        start = clock()
+        run()
+        torch_times.append(clock() - start)
+        # Torch's threads spin for a while before they sleep.
+        time.sleep(0.02)
+        our_times += ours.cpu_time(case) if args.cpu_time else ours.time(case, 0, 1)
+    theirs, own = statistics.median(torch_times), statistics.median(our_times)
+    model, operation, dtype, sizes = case
+    name = f"{operation} {dtype} {'x'.join(map(str, sizes))}"
+    print(
+        f"{model:10} {name:44} torch {theirs * 1e3:9.2f} ms {rate(case, theirs)}"
+        f"  ours {own * 1e3:9.2f} ms {rate(case, own)}  ratio {theirs / own:6.2f}",
+        flush=True,
+    )
+    return {
+        "model": model,
+        "kind": kind(case),
+        "operation": operation,
+        "dtype": dtype,
+        "sizes": sizes,
+        "torch_seconds": theirs,
+        "our_seconds": own,
+        "ratio": theirs / own,
+    }
+
+
+def compare_shapes(args, torch):
+    ours = Ours([os.path.join(args.ours, "shapes")], args.threads)
+    rows = []
+    for case in shapes.quick_cases() if args.quick else shapes.all_cases():
+        if args.filter in " ".join(map(str, case)):
+            rows.append(compare(args, case, peer(torch, case), ours))
+    return rows
+
+
+def compare_networks(args, torch):
+    """Times, peak memory of a process that runs the network once, and how far the results are apart."""
+    command = [os.path.join(args.ours, "networks"), args.networks]
+    rows = []
+    for case in networks.CASES:
+        if args.filter not in " ".join(map(str, case)):
+            continue
+        ours = Ours(command, args.threads)
+        run = networks.peer(torch, args.networks, case)
+        result = run().flatten()
+        spread = [result[i * (result.numel() - 1) // 15].item() for i in range(16)]
+        error = max(abs(a - b) for a, b in zip(spread, ours.run(case, 0, 1)["sample"]))
+        own_memory = networks.peak_memory(ours.process.pid)
+        program = [sys.executable, networks.__file__, args.networks, case[1]]
+        memory = int(subprocess.run(program, capture_output=True, check=True, text=True).stdout)
+        row = compare(args, case, run, ours)
+        relative = error / result.abs().max().item()
+        row |= {"torch_bytes": memory, "our_bytes": own_memory, "relative_error": relative}
+        print(
+            f"{'':10} peak memory: torch {memory / 1e6:.0f} MB, ours {own_memory / 1e6:.0f} MB, "
+            f"ours / torch {own_memory / memory:.2f}; results differ by {relative:.1e} of the largest value",
+            flush=True,
+        )
+        rows.append(row)
+    return rows
+
+
 def main():
     args = arguments()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
     import torch
 
-    import shapes
-
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
-    ours = Ours(args.ours, args.threads)
-    clock = time.process_time if args.cpu_time else time.perf_counter
-    rows = []
-    for case in shapes.quick_cases() if args.quick else shapes.all_cases():
-        model, operation, dtype, sizes = case
-        name = f"{operation} {dtype} {'x'.join(map(str, sizes))}"
-        if args.filter not in f"{model} {name}":
-            continue
-        run = peer(torch, case)
-        run()
-        ours.time(case, 1, 1)
-        torch_times, our_times = [], []
-        for _ in range(args.runs):
-            start = clock()
-            run()
-            torch_times.append(clock() - start)
-            # Torch's threads spin for a while before they sleep.
-            time.sleep(0.02)
-            our_times += ours.cpu_time(case) if args.cpu_time else ours.time(case, 0, 1)
-        theirs, own = statistics.median(torch_times), statistics.median(our_times)
-        work = flops(case)
-        rate = lambda seconds: f"{work / seconds / 1e9:5.0f} GF/s" if work else " " * 10
-        print(
-            f"{model:10} {name:44} torch {theirs * 1e3:9.2f} ms {rate(theirs)}"
-            f"  ours {own * 1e3:9.2f} ms {rate(own)}  ratio {theirs / own:6.2f}",
-            flush=True,
-        )
-        rows.append(
-            {
-                "model": model,
-                "kind": kind(case),
-                "operation": operation,
-                "dtype": dtype,
-                "sizes": sizes,
-                "torch_seconds": theirs,
-                "our_seconds": own,
-                "ratio": theirs / own,
-            }
-        )
+    rows = compare_networks(args, torch) if args.networks else compare_shapes(args, torch)
     groups = {}
     for row in rows:
         groups.setdefault(row["kind"], []).append(row["ratio"])

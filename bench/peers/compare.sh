@@ -1,8 +1,9 @@
 #!/bin/sh
 # Times the CPU kernels and PyTorch side by side and prints torch's time divided by ours, per shape.
 #
-#   bench/peers/compare.sh [--quick] [--threads N] [--cpu-time] [--filter TEXT] [--json FILE]
+#   bench/peers/compare.sh [--quick | --networks] [--threads N] [--runs N] [--cpu-time] [--filter TEXT] [--json FILE]
 #
+# --networks times the whole networks of a full-size SD1.5 instead (makes a checkpoint of 4.3 GB in the target folder).
 # PyTorch is installed into bench/peers/.venv at the first run. Set PEERS_PYTHON to use another Python that has it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -12,6 +13,13 @@ if [ -z "${PEERS_PYTHON:-}" ] && [ ! -x "$python" ]; then
     python3 -m venv "$here/.venv"
     "$python" -m pip install --quiet -r "$here/requirements.txt"
 fi
-cargo build --quiet --release -p lattice-kernels --example shapes
 target=${CARGO_TARGET_DIR:-target}
-exec "$python" "$here/compare.py" --ours "$target/release/examples/shapes" --json "$target/peers.json" "$@"
+cargo build --quiet --release -p lattice-kernels --example shapes
+if [ "${1:-}" = --networks ]; then
+    shift
+    cargo build --quiet --release -p lattice-models --example networks
+    checkpoint=$target/peers-sd15.safetensors
+    [ -e "$checkpoint" ] || cargo run --quiet --release -p lattice-goldens -- make sd15 "$checkpoint" --dtype F32
+    set -- --networks "$checkpoint" "$@"
+fi
+exec "$python" "$here/compare.py" --ours "$target/release/examples" --json "$target/peers.json" "$@"

@@ -139,7 +139,7 @@ fn main() -> Result<()> {
             run()?;
             times.push(start.elapsed().as_secs_f64().to_string());
         }
-        writeln!(out, "[{}]", times.join(", "))?;
+        writeln!(out, r#"{{"times": [{}]}}"#, times.join(", "))?;
         out.flush()?;
     }
     Ok(())

@@ -81,9 +81,9 @@ fn grid(parts: usize, outputs: usize, pixels: usize, k: usize) -> (usize, usize)
         return (1, 1);
     }
     let work = parts.saturating_mul(outputs).saturating_mul(pixels).saturating_mul(k) / SMALL;
-    // A few tasks per thread even out cores that are slowed down by others.
     let tasks = |per_thread: usize, given: usize| (per_thread * threads).min(work.max(1)).div_ceil(given);
+    // A few tasks per thread even out cores that are slowed down by others.
     let columns = (pixels / PIXELS).clamp(1, tasks(4, parts));
-    let rows = (outputs / CHANNELS).clamp(1, tasks(2, parts * columns));
+    let rows = (outputs / CHANNELS).clamp(1, tasks(1, parts * columns));
     (rows, columns)
 }

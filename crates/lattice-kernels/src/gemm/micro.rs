@@ -103,6 +103,12 @@ unsafe fn fixed<S: Simd, const ROWS: usize>(
 ) {
     let mut left = [s.zero(); ROWS];
     let mut right = [s.zero(); ROWS];
+    // The lines of the result arrive while k runs: rows far apart are too much for the processor to foresee.
+    for i in 0..ROWS {
+        for v in 0..NV {
+            s.prefetch(t.out.wrapping_add(i * t.ld_out + v * S::LANES));
+        }
+    }
     // SAFETY: panels hold k steps by the caller's promise.
     unsafe {
         for _ in 0..k {

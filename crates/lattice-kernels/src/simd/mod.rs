@@ -93,6 +93,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Lanes 0, 2, 4.. of `a`, then those of `b`.
     fn evens(self, a: Self::V, b: Self::V) -> Self::V;
 
+    /// Asks for the cache line of `p` ahead of its use. `p` may lie anywhere.
+    fn prefetch(self, p: *const f32);
+
     /// Transposes an 8x8 block: `dst[j * ld_dst + i] = src[i * ld_src + j]`.
     ///
     /// # Safety

@@ -106,6 +106,9 @@ impl Simd for Plain {
         [a[0], a[2], b[0], b[2]]
     }
     #[inline(always)]
+    fn prefetch(self, _p: *const f32) {}
+
+    #[inline(always)]
     unsafe fn transpose8(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for i in 0..8 {
             for j in 0..8 {

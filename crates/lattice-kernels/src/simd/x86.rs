@@ -113,6 +113,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: SSE is part of x86-64; a prefetch accesses nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn transpose8(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller's promise and the token.
         unsafe { transpose8_avx(src, ld_src, dst, ld_dst) }
@@ -169,6 +175,12 @@ impl Simd for Avx512 {
         fn sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
         fn evens(a: __m512, b: __m512) -> __m512 = _mm512_permutex2var_ps(
             a, _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30), b);
+    }
+
+    #[inline(always)]
+    fn prefetch(self, p: *const f32) {
+        // SAFETY: SSE is part of x86-64; a prefetch accesses nothing.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
     }
 
     #[inline(always)]
