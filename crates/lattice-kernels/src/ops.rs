@@ -144,6 +144,36 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     unsafe { with_slice(x, |src| filled(dims, x, |out| pointwise::gate(src, width, activation, out))) }
 }
 
+/// Rotary position embedding (Su et al. 2021, eq. 34): neighbouring pairs (2i, 2i + 1) of each of the `heads` heads of
+/// x [B, L, H * 2 P] are turned by the angle whose cosine and sine stand in `cos` and `sin` [L, P].
+///
+/// # Errors
+/// If the shapes do not fit each other.
+pub fn rotate_neighbours(x: &Tensor, heads: usize, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (batch, length, width) = x.dims3()?;
+    let (rows, pairs) = cos.dims2()?;
+    if rows != length || 2 * pairs * heads != width || sin.dims() != cos.dims() {
+        bail!("angles {:?} cannot turn {heads} heads of {:?}", cos.shape(), x.shape())
+    }
+    if on_cpu(x) {
+        return with_slice(x, |src| {
+            with_slice(cos, |cos| {
+                with_slice(sin, |sin| {
+                    let fill = |out: &mut [f32]| pointwise::rotate(src, heads, [cos, sin], pairs, out);
+                    // SAFETY: `rotate` writes every pair of every row.
+                    unsafe { filled(x.shape(), x, fill) }
+                })
+            })
+        });
+    }
+    let parts = x.reshape((batch, length, heads, pairs, 2))?;
+    let (a, b) = (parts.narrow(4, 0, 1)?.squeeze(4)?, parts.narrow(4, 1, 1)?.squeeze(4)?);
+    let (cos, sin) = (cos.reshape((1, length, 1, pairs))?, sin.reshape((1, length, 1, pairs))?);
+    let first = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let second = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
+    Tensor::stack(&[first, second], 4)?.reshape((batch, length, width))
+}
+
 /// Nearest-neighbour enlargement of [B, C, H, W] to the given height and width: output i reads input
 /// floor(i * in / out).
 pub fn upsample_nearest(x: &Tensor, height: usize, width: usize) -> Result<Tensor> {

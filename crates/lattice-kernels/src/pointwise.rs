@@ -43,3 +43,28 @@ pub(crate) fn gate(x: &[f32], width: usize, f: Activation, out: &mut [f32]) {
         .zip(x.par_chunks(rows * width))
         .for_each(|(out, x)| dispatch(Gate(x, width, f, out)));
 }
+
+/// Turns neighbouring pairs (a, b) of `x`, rows of `heads` heads, into (a cos - b sin, a sin + b cos); `cos` and `sin`
+/// [length, pairs] hold one angle for each pair of a head, the same for all heads of a row, row i mod length.
+pub(crate) fn rotate(x: &[f32], heads: usize, [cos, sin]: [&[f32]; 2], pairs: usize, out: &mut [f32]) {
+    let width = 2 * pairs * heads;
+    if width == 0 || cos.is_empty() {
+        return;
+    }
+    let length = cos.len() / pairs;
+    let rows = (CHUNK / width).max(1);
+    out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
+        |(chunk, (out, x))| {
+            for (i, (x, out)) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)).enumerate() {
+                let at = (chunk * rows + i) % length * pairs;
+                let angles = cos[at..at + pairs].iter().zip(&sin[at..at + pairs]);
+                for (x, out) in x.chunks_exact(2 * pairs).zip(out.chunks_exact_mut(2 * pairs)) {
+                    let whole = x.as_chunks::<2>().0.iter().zip(out.as_chunks_mut::<2>().0);
+                    for ((x, out), (cos, sin)) in whole.zip(angles.clone()) {
+                        *out = [x[0] * cos - x[1] * sin, x[0] * sin + x[1] * cos];
+                    }
+                }
+            }
+        },
+    );
+}

@@ -100,3 +100,32 @@ fn wrong_widths_are_errors() {
     assert!(GroupNorm::new(w.clone(), w.clone(), 4, 1e-5).forward(&x).is_err());
     assert!(GroupNorm::new(w.clone(), w, 0, 1e-5).forward(&x).is_err());
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn modulated_norm_equals_plain_loops(
+        dims in (0usize..4, 0usize..9, 0usize..50),
+        transposed: bool,
+        seed: u32,
+    ) {
+        let (batch, length, width) = dims;
+        let dims = [batch, length, width];
+        let x = values(dims.iter().product(), seed);
+        let parts = [1, 2].map(|i| values(batch * width, seed.wrapping_add(i)));
+        let mut want = Vec::new();
+        for (i, row) in x.chunks_exact(width.max(1)).enumerate() {
+            let at = i / length * width;
+            let modulated = |(j, y): (usize, &f64)| {
+                y * (1.0 + f64::from(parts[1][at + j])) + f64::from(parts[0][at + j])
+            };
+            want.extend(normalised(row, 1e-3).iter().enumerate().map(modulated));
+        }
+        let [shift, scale] =
+            parts.map(|part| Tensor::from_vec(part, (batch, 1, width), &Device::Cpu).unwrap());
+        let layer = LayerNorm::new(None, None, 1e-3);
+        let y = layer.forward_modulated(&tensor(&x, &dims, transposed), &shift, &scale).unwrap();
+        assert_close(&y, &want, 2e-6)?;
+    }
+}

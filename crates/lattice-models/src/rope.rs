@@ -1,13 +1,14 @@
 //! Rotary position embedding over several axes (Su et al. 2021).
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
+use lattice_kernels::ops;
 
 /// Cosines and sines for each token and pair of values.
 #[derive(Clone, Debug)]
 pub(crate) struct Rope {
-    /// [1, L, 1, D / 2].
+    /// [L, D / 2].
     cos: Tensor,
-    /// [1, L, 1, D / 2].
+    /// [L, D / 2].
     sin: Tensor,
 }
 
@@ -27,7 +28,7 @@ impl Rope {
             .iter()
             .flat_map(|p| p.iter().zip(&frequencies).flat_map(|(&p, f)| f.iter().map(move |f| p * f)))
             .collect();
-        let shape = (1, positions.len(), 1, widths.iter().map(|w| w / 2).sum::<usize>());
+        let shape = (positions.len(), widths.iter().map(|w| w / 2).sum::<usize>());
         let table = |f: fn(f64) -> f64| {
             let values: Vec<f32> = angles.iter().map(|&a| f(a) as f32).collect();
             Tensor::from_vec(values, shape, device)
@@ -37,12 +38,6 @@ impl Rope {
 
     /// Rotates neighbouring pairs (2i, 2i + 1) of each head of x [B, L, H * D].
     pub(crate) fn rotate_neighbours(&self, x: &Tensor, heads: usize) -> Result<Tensor> {
-        let (b, l, width) = x.dims3()?;
-        let pairs = x.to_dtype(DType::F32)?.reshape((b, l, heads, width / heads / 2, 2))?;
-        let (even, odd) = (pairs.narrow(4, 0, 1)?.squeeze(4)?, pairs.narrow(4, 1, 1)?.squeeze(4)?);
-        let (cos, sin) = (&self.cos, &self.sin);
-        let first = (even.broadcast_mul(cos)? - odd.broadcast_mul(sin)?)?;
-        let second = (even.broadcast_mul(sin)? + odd.broadcast_mul(cos)?)?;
-        Tensor::stack(&[first, second], 4)?.reshape((b, l, width))
+        ops::rotate_neighbours(x, heads, &self.cos, &self.sin)
     }
 }

@@ -13,11 +13,6 @@ pub(crate) fn plain_norm(eps: f64) -> LayerNorm {
     LayerNorm::new(None, None, eps)
 }
 
-/// x (1 + scale) + shift over tokens x [B, L, C]; `shift` and `scale` [B, 1, C].
-pub(crate) fn modulate(x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
-    x.broadcast_mul(&(scale + 1.0)?)?.broadcast_add(shift)
-}
-
 /// x + gate * branch; `gate` [B, 1, C].
 pub(crate) fn add_gated(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tensor> {
     x + branch.broadcast_mul(gate)?

@@ -124,6 +124,41 @@ impl LayerNorm {
         normalise_rows(x, Statistic::Layer, self.weight.as_ref(), self.bias.as_ref(), self.eps)
     }
 
+    /// The normalised tokens x [B, L, width], modulated by their sample's condition: norm(x) (1 + scale) + shift
+    /// (adaptive layer normalisation, Peebles & Xie 2023), in one pass where the layer has no gain and bias of its own.
+    /// `shift` and `scale` [B, 1, width].
+    ///
+    /// # Errors
+    /// If the shapes do not fit each other.
+    pub fn forward_modulated(&self, x: &Tensor, shift: &Tensor, scale: &Tensor) -> Result<Tensor> {
+        let (batch, length, width) = x.dims3()?;
+        let gain = (scale + 1.0)?;
+        if !on_cpu(x) || self.weight.is_some() || self.bias.is_some() {
+            return self.forward(x)?.broadcast_mul(&gain)?.broadcast_add(shift);
+        }
+        for part in [shift, scale] {
+            if part.dims() != [batch, 1, width] {
+                bail!("a modulation {:?} cannot take {:?}", part.shape(), x.shape())
+            }
+        }
+        let sample = (length * width).max(1);
+        with_slice(x, |x_data| {
+            with_slice(&gain, |gain| {
+                with_slice(shift, |shift| {
+                    let fill = |out: &mut [f32]| {
+                        let parts = gain.chunks_exact(width.max(1)).zip(shift.chunks_exact(width.max(1)));
+                        let samples = x_data.chunks_exact(sample).zip(out.chunks_exact_mut(sample));
+                        for ((x, out), (gain, shift)) in samples.zip(parts) {
+                            norm::rows(x, width, Statistic::Layer, Some(gain), Some(shift), self.eps, out);
+                        }
+                    };
+                    // SAFETY: every row of every sample is written.
+                    unsafe { filled(x.shape(), x, fill) }
+                })
+            })
+        })
+    }
+
     /// The same with candle's operations, for devices other than the CPU.
     fn forward_device(&self, x: &Tensor) -> Result<Tensor> {
         let c = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;

@@ -9,7 +9,7 @@ use super::config::FluxConfig;
 use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::rope::Rope;
-use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, modulate, plain_norm};
+use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, plain_norm};
 
 const EPS: f64 = 1e-6;
 
@@ -50,12 +50,12 @@ impl Stream {
     }
 
     fn qkv(&self, x: &Tensor, parts: &[Tensor]) -> Result<[Tensor; 3]> {
-        self.qkv.forward(&modulate(&self.norm.forward(x)?, &parts[0], &parts[1])?)
+        self.qkv.forward(&self.norm.forward_modulated(x, &parts[0], &parts[1])?)
     }
 
     fn finish(&self, x: &Tensor, attended: &Tensor, parts: &[Tensor]) -> Result<Tensor> {
         let x = add_gated(x, &parts[2], &self.proj.forward(attended)?)?;
-        let m = self.mlp.forward(&modulate(&self.norm.forward(&x)?, &parts[3], &parts[4])?)?;
+        let m = self.mlp.forward(&self.norm.forward_modulated(&x, &parts[3], &parts[4])?)?;
         add_gated(&x, &parts[5], &m)
     }
 }
@@ -114,7 +114,7 @@ impl SingleBlock {
 
     pub(super) fn forward(&self, x: &Tensor, vec: &Tensor, rope: &Rope, heads: usize) -> Result<Tensor> {
         let parts = self.modulation.forward(vec)?;
-        let h = modulate(&self.pre_norm.forward(x)?, &parts[0], &parts[1])?;
+        let h = self.pre_norm.forward_modulated(x, &parts[0], &parts[1])?;
         let [q, k, v] = self.qkv.forward(&h)?;
         let a = attention(&q, &k, &v, rope, heads)?;
         drop((q, k, v));

@@ -13,7 +13,7 @@ use crate::layers::ScopeExt;
 use crate::network::{DiffusionNetwork, NetworkInput};
 use crate::options::ForwardOptions;
 use crate::rope::Rope;
-use crate::transformer::{Embedder, Modulation, check_width, modulate, pad_circular, plain_norm};
+use crate::transformer::{Embedder, Modulation, check_width, pad_circular, plain_norm};
 
 /// Base of the rotation frequencies.
 const THETA: f64 = 10000.0;
@@ -169,7 +169,7 @@ impl DiffusionNetwork for Flux {
 
         let x = x.narrow(1, text_length, grid.rows * grid.columns)?.contiguous()?;
         let parts = self.final_modulation.forward(&vec)?;
-        let x = modulate(&self.final_norm.forward(&x)?, &parts[0], &parts[1])?;
+        let x = self.final_norm.forward_modulated(&x, &parts[0], &parts[1])?;
         let x = self.unpatchify(&self.final_linear.forward(&x)?, grid.rows, grid.columns)?;
         x.narrow(2, 0, height)?.narrow(3, 0, width)?.contiguous()
     }

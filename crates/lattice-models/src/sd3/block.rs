@@ -8,7 +8,7 @@ use lattice_weights::Scope;
 use super::config::MmditConfig;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, modulate, plain_norm};
+use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, plain_norm};
 
 const EPS: f64 = 1e-6;
 
@@ -77,15 +77,15 @@ impl Stream {
         };
         let mut h = add_gated(x, gate, &proj.forward(attended)?)?;
         if let (Some(Attention { qkv, proj: Some(proj) }), [shift, scale, gate]) = (&self.attn2, second) {
-            let [q, k, v] = qkv.forward(&modulate(&self.norm.forward(x)?, shift, scale)?)?;
+            let [q, k, v] = qkv.forward(&self.norm.forward_modulated(x, shift, scale)?)?;
             h = add_gated(&h, gate, &proj.forward(&attention(&q, &k, &v, heads)?)?)?;
         }
-        let m = mlp.forward(&modulate(&self.norm.forward(&h)?, shift_mlp, scale_mlp)?)?;
+        let m = mlp.forward(&self.norm.forward_modulated(&h, shift_mlp, scale_mlp)?)?;
         Ok(Some(add_gated(&h, gate_mlp, &m)?))
     }
 
     fn qkv(&self, x: &Tensor, parts: &[Tensor]) -> Result<[Tensor; 3]> {
-        self.attn.qkv.forward(&modulate(&self.norm.forward(x)?, &parts[0], &parts[1])?)
+        self.attn.qkv.forward(&self.norm.forward_modulated(x, &parts[0], &parts[1])?)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::network::{DiffusionNetwork, NetworkInput};
 use crate::options::ForwardOptions;
-use crate::transformer::{Embedder, Modulation, check_width, modulate, pad_circular, plain_norm};
+use crate::transformer::{Embedder, Modulation, check_width, pad_circular, plain_norm};
 
 /// The multimodal diffusion transformer.
 #[derive(Debug)]
@@ -122,7 +122,7 @@ impl DiffusionNetwork for Mmdit {
         }
 
         let parts = self.final_modulation.forward(&c)?;
-        let x = modulate(&self.final_norm.forward(&x)?, &parts[0], &parts[1])?;
+        let x = self.final_norm.forward_modulated(&x, &parts[0], &parts[1])?;
         let x = self.unpatchify(&self.final_linear.forward(&x)?, rows, columns)?;
         x.narrow(2, 0, height)?.narrow(3, 0, width)?.contiguous()
     }
