@@ -25,7 +25,8 @@ def arguments():
     parser.add_argument("--runs", type=int, default=5, help="timed runs of each, after a warm-up")
     parser.add_argument("--cpu-time", action="store_true", help="seconds of processor time, for a busy machine (Linux)")
     parser.add_argument("--filter", default="", help="only cases whose line contains this")
-    parser.add_argument("--networks", metavar="CHECKPOINT", help="whole networks of this SD1.5 file instead of shapes")
+    parser.add_argument("--networks", action="store_true", help="also the whole networks of the checkpoint")
+    parser.add_argument("--checkpoint", help="an SD1.5 file")
     parser.add_argument("--ours", required=True, help="the folder of the built examples `shapes` and `networks`")
     parser.add_argument("--json", required=True, help="where the table goes")
     return parser.parse_args()
@@ -202,18 +203,18 @@ def compare_shapes(args, torch):
 
 def compare_networks(args, torch):
     """Times, peak memory of a process that runs the network once, and how far the results are apart."""
-    command = [os.path.join(args.ours, "networks"), args.networks]
+    command = [os.path.join(args.ours, "networks"), args.checkpoint]
     rows = []
     for case in networks.CASES:
         if args.filter not in " ".join(map(str, case)):
             continue
         ours = Ours(command, args.threads)
-        run = networks.peer(torch, args.networks, case)
+        run = networks.peer(torch, args.checkpoint, case)
         result = run().flatten()
         spread = [result[i * (result.numel() - 1) // 15].item() for i in range(16)]
         error = max(abs(a - b) for a, b in zip(spread, ours.run(case, 0, 1)["sample"]))
         own_memory = networks.peak_memory(ours.process.pid)
-        program = [sys.executable, networks.__file__, args.networks, case[1]]
+        program = [sys.executable, networks.__file__, args.checkpoint, case[1]]
         memory = int(subprocess.run(program, capture_output=True, check=True, text=True).stdout)
         row = compare(args, case, run, ours)
         relative = error / result.abs().max().item()
@@ -234,7 +235,9 @@ def main():
 
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
-    rows = compare_networks(args, torch) if args.networks else compare_shapes(args, torch)
+    rows = compare_shapes(args, torch)
+    if args.networks:
+        rows += compare_networks(args, torch)
     groups = {}
     for row in rows:
         groups.setdefault(row["kind"], []).append(row["ratio"])

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Times the CPU kernels and PyTorch side by side and prints torch's time divided by ours, per shape.
 #
-#   bench/peers/compare.sh [--quick | --networks] [--threads N] [--runs N] [--cpu-time] [--filter TEXT] [--json FILE]
+#   bench/peers/compare.sh [--quick] [--networks] [--threads N] [--runs N] [--cpu-time] [--filter TEXT] [--json FILE]
 #
-# --networks times the whole networks of a full-size SD1.5 instead (makes a checkpoint of 4.3 GB in the target folder).
+# --networks adds the whole networks of a full-size SD1.5 (makes a checkpoint of 4.3 GB in the target folder).
 # PyTorch is installed into bench/peers/.venv at the first run. Set PEERS_PYTHON to use another Python that has it.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,11 +15,14 @@ if [ -z "${PEERS_PYTHON:-}" ] && [ ! -x "$python" ]; then
 fi
 target=${CARGO_TARGET_DIR:-target}
 cargo build --quiet --release -p lattice-kernels --example shapes
-if [ "${1:-}" = --networks ]; then
-    shift
+case " $* " in *" --networks "*)
     cargo build --quiet --release -p lattice-models --example networks
     checkpoint=$target/peers-sd15.safetensors
-    [ -e "$checkpoint" ] || cargo run --quiet --release -p lattice-goldens -- make sd15 "$checkpoint" --dtype F32
-    set -- --networks "$checkpoint" "$@"
-fi
+    if [ ! -e "$checkpoint" ]; then
+        cargo run --quiet --release -p lattice-goldens -- make sd15 "$checkpoint.part" --dtype F32
+        mv "$checkpoint.part" "$checkpoint"
+    fi
+    set -- --checkpoint "$checkpoint" "$@"
+    ;;
+esac
 exec "$python" "$here/compare.py" --ours "$target/release/examples" --json "$target/peers.json" "$@"

@@ -6,8 +6,8 @@ use std::io::{BufRead, Write};
 use std::time::Instant;
 
 use candle_core::{Device, Tensor};
-use lattice_models::network::{ForwardOptions, NetworkInput};
-use lattice_models::{Checkpoint, TextInput, TextOptions};
+use lattice_models::network::NetworkInput;
+use lattice_models::{Checkpoint, ForwardOptions, TextInput, TextOptions};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
