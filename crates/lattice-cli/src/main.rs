@@ -6,6 +6,7 @@ mod convert;
 mod demo;
 mod host;
 mod inspect;
+mod key;
 mod listing;
 mod model_paths;
 mod overrides;
@@ -86,6 +87,9 @@ enum Command {
         #[arg(long)]
         tensors: bool,
     },
+    /// Make, list and revoke the keys that clients of `lattice serve` show.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Serve clients of ComfyUI: its web front end, scripts, plug-ins.
     Serve(Box<serve::ServeArgs>),
     /// Write a model file in another format or storage type.
@@ -147,6 +151,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Nodes { coverage, class } => listing::nodes(&host, coverage, class.as_deref()),
         Command::Convert(args) => convert::run(&args),
         Command::Inspect { file, tensors } => inspect::inspect(&file, tensors),
+        Command::Key(command) => key::key(&host.folders, &command).map(|()| ExitCode::SUCCESS),
         Command::Config => Ok(ExitCode::SUCCESS),
     }
 }

@@ -14,7 +14,7 @@ use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 use lattice_graph::{CacheStrategy, Extensions, Registry};
 use lattice_nodes::services::{Folders, Ledger, ModelCache, ModelFile, Root, services};
 use lattice_server::store::Recovery;
-use lattice_server::{Access, Memory, Options, QueuePlace, Roots};
+use lattice_server::{Access, Memory, Options, QueuePlace, Roots, TlsFiles};
 
 use crate::config::{Cache, Preview};
 use crate::host::Host;
@@ -38,6 +38,18 @@ pub(crate) struct ServeArgs {
     /// Serve other machines without asking for a key.
     #[arg(long)]
     no_auth: bool,
+    /// Ask for a key even if only this machine can connect.
+    #[arg(long, conflicts_with = "no_auth")]
+    require_key: bool,
+    /// Certificate (PEM) to be asked through TLS with.
+    #[arg(long, value_name = "FILE", requires = "tls_keyfile")]
+    tls_certfile: Option<PathBuf>,
+    /// Its private key (PEM).
+    #[arg(long, value_name = "FILE", requires = "tls_certfile")]
+    tls_keyfile: Option<PathBuf>,
+    /// Most connections at a time.
+    #[arg(long, value_name = "N", default_value_t = 4096)]
+    max_connections: usize,
     /// Further names under which the server is reached, such as that of a proxy. May be repeated.
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
@@ -217,10 +229,11 @@ pub(crate) fn serve(mut host: Host, args: &ServeArgs) -> Result<ExitCode> {
     let folders = host.folders.clone().with_ledger(ledger.clone());
     let program =
         Program { extensions: services(folders.clone(), settings), cache: host.cache(), folders, ledger };
+    let scheme = if options.tls.is_some() { "https" } else { "http" };
     let print = !args.dont_print_server;
     lattice_server::serve(Arc::new(program), options, host.logs, |addresses| {
         for address in addresses.iter().filter(|_| print) {
-            println!("To see the GUI go to: http://{address}");
+            println!("To see the GUI go to: {scheme}://{address}");
         }
     })?;
     Ok(ExitCode::SUCCESS)
@@ -260,7 +273,14 @@ impl ServeArgs {
                 cors: self.enable_cors_header.clone(),
                 hosts: self.allow_host.clone(),
                 open: self.no_auth,
+                always_keys: self.require_key,
             },
+            tls: self
+                .tls_certfile
+                .clone()
+                .zip(self.tls_keyfile.clone())
+                .map(|(certificate, key)| TlsFiles { certificate, key }),
+            max_connections: self.max_connections,
             // Casting saturates.
             max_upload: (self.max_upload_size * f64::from(1 << 20)).round() as u64,
             front_end: self.front_end.clone(),

@@ -14,8 +14,9 @@ use crate::engine::{Engine, Worker};
 use crate::files::{FileError, Files, Folder};
 use crate::host::{Host, Roots};
 use crate::hub::{self, Hub};
+use crate::keys::{Gate, KeyError};
 use crate::logs::Logs;
-use crate::options::{Options, QueuePlace};
+use crate::options::{Options, QueuePlace, TlsFiles};
 use crate::store::{Store, StoreError};
 use crate::users::Users;
 use crate::{http, listen, record};
@@ -37,6 +38,8 @@ pub(crate) struct App {
     pub(crate) logs: Arc<Logs>,
     /// The folder of the front end, if there is one.
     pub(crate) front_end: Option<Folder>,
+    /// Whom to let in; none if anybody may come in.
+    pub(crate) gate: Option<Gate>,
     /// No new prompts are taken.
     pub(crate) stopping: AtomicBool,
 }
@@ -50,11 +53,26 @@ pub enum ServeError {
     /// Another server works on the same queue.
     #[error("{} is in use by another server; choose another user folder, or a queue in memory", .0.display())]
     QueueInUse(PathBuf),
-    /// Serving other machines takes a deliberate choice.
+    /// Nobody could be let in.
     #[error(
-        "an address beyond this machine lets everybody on the network use the server; --no-auth allows that"
+        "clients must show a key here, and there is none: make one with `lattice key create NAME`{}",
+        if *.exposed { "; or let everybody on the network use the server, with --no-auth" } else { "" }
     )]
-    Exposed,
+    NoKeys {
+        /// Whether that is because other machines can connect.
+        exposed: bool,
+    },
+    /// The keys cannot be read.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// The certificate or its key is no good.
+    #[error("TLS with {} and {}: {source}", files.certificate.display(), files.key.display())]
+    Tls {
+        /// The files.
+        files: TlsFiles,
+        /// What is wrong with them.
+        source: std::io::Error,
+    },
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -102,10 +120,11 @@ pub fn serve(
     logs: Arc<Logs>,
     ready: impl FnOnce(&[SocketAddr]),
 ) -> Result<(), ServeError> {
-    if !options.local() && !options.access.open {
-        return Err(ServeError::Exposed);
-    }
     let roots = host.roots();
+    let gate = options.asks_for_keys().then(|| Gate::open(&roots.user)).transpose()?;
+    if gate.as_ref().is_some_and(|gate| !gate.has_keys()) {
+        return Err(ServeError::NoKeys { exposed: !options.local() });
+    }
     prepare(&roots)?;
     let front_end = options.front_end.as_deref().map(open_front_end).transpose()?;
     let (store, _lock) = open_store(&roots, options.queue)?;
@@ -152,11 +171,12 @@ pub fn serve(
         users,
         logs,
         front_end,
+        gate,
         stopping,
     });
     let addresses = listeners.addresses();
     runtime.block_on(async {
-        let server = listen::Server::start(listeners, http::router(app.clone()))?;
+        let server = listen::Server::start(listeners, http::router(app.clone()), &app.options).await?;
         tokio::spawn({
             let app = app.clone();
             async move { app.logs.follow(|id, lines| app.hub.tell(id, hub::logs(lines))).await }
@@ -166,7 +186,7 @@ pub fn serve(
         tracing::info!("stopping");
         wind_down(&app, &thread).await;
         server.end().await;
-        Ok::<_, std::io::Error>(())
+        Ok::<_, ServeError>(())
     })?;
     // The engine ends early only by a panic, which has been reported.
     let _ = thread.join();

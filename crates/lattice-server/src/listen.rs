@@ -5,11 +5,14 @@ use std::time::Duration;
 
 use axum::Router;
 use axum_server::Handle;
+use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::task::JoinSet;
 
 use crate::app::ServeError;
+use crate::limit::Limit;
+use crate::options::Options;
 
 /// How long a client may take to send the head of a request.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -60,13 +63,36 @@ pub(crate) struct Server {
 
 impl Server {
     /// Answers on all sockets.
-    pub(crate) fn start(listeners: Listeners, router: Router) -> std::io::Result<Self> {
+    pub(crate) async fn start(
+        listeners: Listeners,
+        router: Router,
+        options: &Options,
+    ) -> Result<Self, ServeError> {
         let handle = Handle::new();
         let mut tasks = JoinSet::new();
+        let limit = Limit::new(options.max_connections);
+        let tls = match &options.tls {
+            Some(files) => Some(
+                RustlsConfig::from_pem_file(&files.certificate, &files.key)
+                    .await
+                    .map_err(|source| ServeError::Tls { files: files.clone(), source })?,
+            ),
+            None => None,
+        };
         for (listener, _) in listeners.0 {
-            let mut server = axum_server::from_tcp(listener)?.handle(handle.clone());
+            let mut server = axum_server::from_tcp(listener)?.handle(handle.clone()).acceptor(limit.clone());
             server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-            tasks.spawn(server.serve(router.clone().into_make_service_with_connect_info::<SocketAddr>()));
+            let service = router.clone().into_make_service_with_connect_info::<SocketAddr>();
+            match &tls {
+                Some(tls) => {
+                    let tls = RustlsAcceptor::new(tls.clone());
+                    let server = server.map(|limit| tls.acceptor(limit));
+                    tasks.spawn(server.serve(service));
+                }
+                None => {
+                    tasks.spawn(server.serve(service));
+                }
+            }
         }
         Ok(Self { handle, tasks })
     }

@@ -13,6 +13,10 @@ pub struct Options {
     pub addresses: Vec<SocketAddr>,
     /// Who may ask.
     pub access: Access,
+    /// Certificate and key, to be asked through TLS only.
+    pub tls: Option<TlsFiles>,
+    /// Most connections at a time; others are closed at once.
+    pub max_connections: usize,
     /// Largest request body, in bytes.
     pub max_upload: u64,
     /// Folder of a front end; without it there is a small page of our own.
@@ -36,6 +40,8 @@ impl Default for Options {
         Self {
             addresses: vec![SocketAddr::from(([127, 0, 0, 1], 8188))],
             access: Access::default(),
+            tls: None,
+            max_connections: 4096,
             max_upload: 100 << 20,
             front_end: None,
             several_users: false,
@@ -49,6 +55,11 @@ impl Default for Options {
 }
 
 impl Options {
+    /// Whether clients must show a key.
+    pub fn asks_for_keys(&self) -> bool {
+        self.access.always_keys || (!self.local() && !self.access.open)
+    }
+
     /// Whether only this machine can connect.
     pub fn local(&self) -> bool {
         self.addresses.iter().map(SocketAddr::ip).all(|ip| match ip {
@@ -69,6 +80,17 @@ pub struct Access {
     pub hosts: Vec<String>,
     /// Serve other machines without asking for a key.
     pub open: bool,
+    /// Ask for a key even if only this machine can connect.
+    pub always_keys: bool,
+}
+
+/// Files for TLS, in PEM form.
+#[derive(Clone, Debug)]
+pub struct TlsFiles {
+    /// Certificate, and those it is signed by.
+    pub certificate: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
 }
 
 /// Where the queue and the history live.

@@ -1,5 +1,6 @@
 //! The routes.
 
+mod auth;
 mod body;
 mod control;
 mod guard;
@@ -100,6 +101,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .fallback(site::other)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), body::limit))
+        .layer(from_fn_with_state(app.clone(), auth::check))
         .layer(from_fn(guard::headers))
         .layer(from_fn_with_state(app.clone(), guard::check))
         .layer(RequestBodyTimeoutLayer::new(BODY_PAUSE))

@@ -33,7 +33,7 @@ impl Server {
         let mut line = String::new();
         let stdout = process.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
-        let address = line.trim().rsplit_once("http://").expect("the address is printed").1.to_owned();
+        let address = line.trim().rsplit_once("://").expect("the address is printed").1.to_owned();
         Self { process, address }
     }
 

@@ -7,4 +7,5 @@ mod hostile;
 mod pattern;
 mod protocol;
 mod script;
+mod security;
 mod transcripts;

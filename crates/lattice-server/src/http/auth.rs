@@ -1,0 +1,115 @@
+//! Keys: who must show one, and what for.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+
+use crate::app::App;
+use crate::keys::Scope;
+
+/// Browsers ask for a name and a password; the key is the password.
+const CHALLENGE: &str = "Basic realm=\"Lattice\", charset=\"UTF-8\"";
+
+/// Paths that tell nothing, for those who watch over the server.
+const OPEN: [&str; 2] = ["/health", "/ready"];
+
+/// Paths that need more than others of their method.
+const ADMIN: [&str; 5] = ["/free", "/users", "/internal", "/lattice/queue", "/metrics"];
+
+/// Lets those in whose key allows what they ask for.
+pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let Some(gate) = &app.gate else { return next.run(request).await };
+    let needed = needed(request.method(), request.uri().path());
+    let Some(needed) = needed else { return next.run(request).await };
+    match key(request.headers()).and_then(|key| gate.scope(&key)) {
+        Some(scope) if scope >= needed => next.run(request).await,
+        Some(_) => (StatusCode::FORBIDDEN, "This key does not allow that.").into_response(),
+        None => {
+            let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))];
+            (StatusCode::UNAUTHORIZED, challenge, "A key is needed.").into_response()
+        }
+    }
+}
+
+/// What a request needs; None if anybody may.
+fn needed(method: &Method, path: &str) -> Option<Scope> {
+    let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path);
+    let below =
+        |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let reading = matches!(*method, Method::GET | Method::HEAD);
+    if *method == Method::OPTIONS || (reading && OPEN.contains(&path)) {
+        return None;
+    }
+    Some(match reading {
+        true if below("/internal") => Scope::Admin,
+        true => Scope::Read,
+        false if ADMIN.iter().any(|prefix| below(prefix)) => Scope::Admin,
+        false => Scope::Queue,
+    })
+}
+
+/// The key that a request shows: `Authorization: Bearer KEY`, `X-API-Key: KEY`, or the password of Basic.
+fn key(headers: &HeaderMap) -> Option<String> {
+    let text = |name: &str| headers.get(name)?.to_str().ok();
+    if let Some(key) = text("x-api-key") {
+        return Some(key.trim().to_owned());
+    }
+    let (scheme, rest) = text("authorization")?.trim().split_once(' ')?;
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Some(rest.trim().to_owned());
+    }
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = base64::engine::general_purpose::STANDARD.decode(rest.trim()).ok()?;
+    let (_, password) = std::str::from_utf8(&decoded).ok()?.split_once(':')?;
+    Some(password.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_requests_need() {
+        for (method, path, expected) in [
+            (Method::GET, "/queue", Some(Scope::Read)),
+            (Method::GET, "/api/view", Some(Scope::Read)),
+            (Method::GET, "/ws", Some(Scope::Read)),
+            (Method::POST, "/prompt", Some(Scope::Queue)),
+            (Method::POST, "/api/upload/image", Some(Scope::Queue)),
+            (Method::POST, "/v1/images/generations", Some(Scope::Queue)),
+            (Method::POST, "/api/free", Some(Scope::Admin)),
+            (Method::POST, "/lattice/queue/pause", Some(Scope::Admin)),
+            (Method::PATCH, "/lattice/queue/x", Some(Scope::Admin)),
+            (Method::GET, "/internal/logs", Some(Scope::Admin)),
+            (Method::POST, "/freedom", Some(Scope::Queue)),
+            (Method::GET, "/health", None),
+            (Method::GET, "/api/ready", None),
+            (Method::POST, "/ready", Some(Scope::Queue)),
+            (Method::OPTIONS, "/prompt", None),
+        ] {
+            assert_eq!(needed(&method, path), expected, "{method} {path}");
+        }
+    }
+
+    #[test]
+    fn ways_to_show_a_key() {
+        for (name, value, expected) in [
+            ("authorization", "Bearer k", Some("k")),
+            ("authorization", "bearer  k ", Some("k")),
+            ("authorization", "Basic bWU6aw==", Some("k")),
+            ("authorization", "Basic !", None),
+            ("authorization", "k", None),
+            ("x-api-key", "k", Some("k")),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            assert_eq!(key(&headers).as_deref(), expected, "{name}: {value}");
+        }
+    }
+}
