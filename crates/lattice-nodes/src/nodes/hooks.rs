@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use lattice_diffusion::conditioning::{Hook, Keyframe, Keyframes};
 use lattice_graph::{CallContext, Node};
 
+use super::loaders::checkpoint_named;
 use crate::Result;
 use crate::node::{Choice, node};
 use crate::services::{Folders, ModelCache};
@@ -52,7 +53,7 @@ fn adapter(ctx: &CallContext<'_>, name: &str) -> Result<HookFile> {
 }
 
 fn checkpoint(ctx: &CallContext<'_>, name: &str) -> Result<HookFile> {
-    let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, name)?;
+    let checkpoint = checkpoint_named(ctx, name)?;
     Ok(HookFile::Checkpoint { checkpoint, parameters: OnceLock::new() })
 }
 

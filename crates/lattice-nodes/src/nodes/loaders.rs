@@ -32,8 +32,13 @@ fn checkpoint_loader_simple(
     #[choice(files = "checkpoints")]
     ckpt_name: &str,
 ) -> Result<(Model, Option<Clip>, Option<Vae>)> {
-    let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, ckpt_name)?;
+    let checkpoint = checkpoint_named(ctx, ckpt_name)?;
     Ok((model_of(&checkpoint)?, clip_of(ctx, &checkpoint)?, checkpoint.vae.as_ref().map(Vae::from)))
+}
+
+/// A checkpoint of the model folders, from the cache if it is still there.
+pub(super) fn checkpoint_named(ctx: &CallContext<'_>, name: &str) -> Result<Arc<Checkpoint>> {
+    ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, name)
 }
 
 /// The diffusion model of a checkpoint.

@@ -9,9 +9,9 @@ use lattice_models::detect::{Prediction, Schedule};
 use lattice_weights::open_any;
 use serde_json::Value as Json;
 
-use super::loaders::{clip_of, model_of};
+use super::loaders::{checkpoint_named, clip_of, model_of};
 use crate::node::node;
-use crate::services::{Folders, ModelCache, ModelFile};
+use crate::services::{Folders, ModelFile};
 use crate::types::{Clip, ClipVision, Model, Vae};
 use crate::{Error, Result};
 
@@ -49,7 +49,7 @@ fn unclip_checkpoint_loader(
     ctx: &CallContext<'_>,
     #[choice(files = "checkpoints")] ckpt_name: &str,
 ) -> Result<(Model, Option<Clip>, Option<Vae>, Option<ClipVision>)> {
-    let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, ckpt_name)?;
+    let checkpoint = checkpoint_named(ctx, ckpt_name)?;
     let vision = checkpoint.vision.clone().map(ClipVision);
     Ok((model_of(&checkpoint)?, clip_of(ctx, &checkpoint)?, checkpoint.vae.as_ref().map(Vae::from), vision))
 }
@@ -65,7 +65,7 @@ fn image_only_checkpoint_loader(
     ctx: &CallContext<'_>,
     #[choice(files = "checkpoints")] ckpt_name: &str,
 ) -> Result<(Model, Option<ClipVision>, Option<Vae>)> {
-    let checkpoint = ctx.service::<ModelCache>()?.checkpoint(&*ctx.service::<Folders>()?, ckpt_name)?;
+    let checkpoint = checkpoint_named(ctx, ckpt_name)?;
     let vision = checkpoint.vision.clone().map(ClipVision);
     Ok((model_of(&checkpoint)?, vision, checkpoint.vae.as_ref().map(Vae::from)))
 }

@@ -14,11 +14,8 @@ use crate::keys::Scope;
 /// Browsers ask for a name and a password; the key is the password.
 const CHALLENGE: &str = "Basic realm=\"Lattice\", charset=\"UTF-8\"";
 
-/// Paths that tell nothing, for those who watch over the server.
-const OPEN: [&str; 2] = ["/health", "/ready"];
-
 /// Paths that need more than others of their method.
-const ADMIN: [&str; 5] = ["/free", "/users", "/internal", "/lattice/queue", "/metrics"];
+const ADMIN: [&str; 3] = ["/free", "/users", "/internal"];
 
 /// Lets those in whose key allows what they ask for.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
@@ -41,7 +38,7 @@ fn needed(method: &Method, path: &str) -> Option<Scope> {
     let below =
         |prefix: &str| path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
     let reading = matches!(*method, Method::GET | Method::HEAD);
-    if *method == Method::OPTIONS || (reading && OPEN.contains(&path)) {
+    if *method == Method::OPTIONS {
         return None;
     }
     Some(match reading {
@@ -82,15 +79,9 @@ mod tests {
             (Method::GET, "/ws", Some(Scope::Read)),
             (Method::POST, "/prompt", Some(Scope::Queue)),
             (Method::POST, "/api/upload/image", Some(Scope::Queue)),
-            (Method::POST, "/v1/images/generations", Some(Scope::Queue)),
             (Method::POST, "/api/free", Some(Scope::Admin)),
-            (Method::POST, "/lattice/queue/pause", Some(Scope::Admin)),
-            (Method::PATCH, "/lattice/queue/x", Some(Scope::Admin)),
             (Method::GET, "/internal/logs", Some(Scope::Admin)),
             (Method::POST, "/freedom", Some(Scope::Queue)),
-            (Method::GET, "/health", None),
-            (Method::GET, "/api/ready", None),
-            (Method::POST, "/ready", Some(Scope::Queue)),
             (Method::OPTIONS, "/prompt", None),
         ] {
             assert_eq!(needed(&method, path), expected, "{method} {path}");
