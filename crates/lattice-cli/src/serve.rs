@@ -373,7 +373,7 @@ impl lattice_server::Host for Program {
         self.ledger.begin(run).map_err(|e| e.to_string())
     }
 
-    fn run_ended(&self) -> Vec<PathBuf> {
-        self.ledger.end()
+    fn run_ended(&self) -> Result<(), String> {
+        self.ledger.end().map_err(|e| e.to_string())
     }
 }

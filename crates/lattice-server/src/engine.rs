@@ -176,7 +176,9 @@ impl Worker {
         // A queue that was made anew counts from 1 again, hence the id.
         let begun = self.host.run_begins(&format!("{} {id}", item.seq));
         let result = begun.and_then(|()| self.call(item, &feed));
-        let files = self.host.run_ended();
+        if let Err(e) = self.host.run_ended() {
+            tracing::error!("what prompt {id} has saved may not survive a power cut: {e}");
+        }
         *self.engine.running.lock() = None;
         let abandoned = matches!(&result, Ok(result) if result.status == RunStatus::Interrupted)
             && self.engine.final_wishes().abandon;
@@ -189,9 +191,7 @@ impl Worker {
         let outcome = Outcome { result, messages: feed.take_history() };
         match record::entry(item, outcome) {
             Ok(entry) => {
-                self.insist("record the end of a prompt", || {
-                    self.store.finish(item.seq, entry.clone(), files.clone())
-                });
+                self.insist("record the end of a prompt", || self.store.finish(item.seq, entry.clone()));
             }
             Err(e) => tracing::error!("cannot record the end of prompt {id}: {e}"),
         }

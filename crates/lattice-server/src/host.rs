@@ -30,8 +30,12 @@ pub trait Host: Send + Sync + 'static {
     /// If that is not possible, for people.
     fn run_begins(&self, run: &str) -> Result<(), String>;
 
-    /// The prompt has ended: the files that it has put into the output folder.
-    fn run_ended(&self) -> Vec<PathBuf>;
+    /// The prompt has ended, well or not. What it has put into the output folder survives a power cut when this returns,
+    /// if the queue does.
+    ///
+    /// # Errors
+    /// If that is not so, for people.
+    fn run_ended(&self) -> Result<(), String>;
 
     /// Kinds of models, in the order clients list them.
     fn model_kinds(&self) -> Vec<String>;

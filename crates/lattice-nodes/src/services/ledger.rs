@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::write::sync_folder;
 use crate::{Error, Result};
 
 /// Files of the prompt that runs. Kept in a file if they are to survive the end of the process.
 ///
-/// With a ledger, files are not synced one by one when they are written: who finishes the prompt syncs
-/// [`Ledger::end`]'s list.
+/// With a ledger, the names of files are not taken to the disk one by one: [`Ledger::end`] does it once for all. What
+/// stands under a name is on disk before the name is, unless the ledger is one in memory: then nothing is synced.
 #[derive(Debug, Default)]
 pub struct Ledger {
     path: Option<PathBuf>,
@@ -90,9 +91,25 @@ impl Ledger {
         self.write(&mut state, &Entry::Run(run.to_owned()))
     }
 
-    /// The run has ended; the files it has put into place.
-    pub fn end(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.state.lock().placed)
+    /// The run has ended: the names of its files are on disk when this returns, if the ledger is meant to outlive the
+    /// process.
+    ///
+    /// # Errors
+    /// If a folder cannot be synced.
+    pub fn end(&self) -> Result<()> {
+        let placed = std::mem::take(&mut self.state.lock().placed);
+        if !self.lasts() {
+            return Ok(());
+        }
+        let mut folders: Vec<&Path> = placed.iter().filter_map(|path| path.parent()).collect();
+        folders.sort_unstable();
+        folders.dedup();
+        folders.into_iter().try_for_each(sync_folder)
+    }
+
+    /// Whether it outlives the process.
+    pub(super) fn lasts(&self) -> bool {
+        self.path.is_some()
     }
 
     /// A temporary file has been made.
@@ -184,7 +201,7 @@ mod tests {
         let (folders, ledger) = start();
         ledger.begin("1").unwrap();
         assert_eq!(save(&folders, b"kept"), "a_00001_.png");
-        assert_eq!(ledger.end(), [base.path().join("output/a_00001_.png")]);
+        ledger.end().unwrap();
         ledger.begin("2").unwrap();
         assert_eq!(save(&folders, b"cut short"), "a_00002_.png");
         std::fs::write(base.path().join("output/.lattice-left"), b"half").unwrap();

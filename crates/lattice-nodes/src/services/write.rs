@@ -28,7 +28,7 @@ pub(super) fn place_new(
         ledger.placing(path, file.as_file())?;
     }
     match (file.persist_noclobber(path), ledger) {
-        (Ok(_), None) => sync_folder(path).map(|()| None),
+        (Ok(_), None) => sync_folder_of(path).map(|()| None),
         (Ok(_), Some(_)) => Ok(None),
         (Err(PersistError { error, file }), _) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             ledger.map_or(Ok(()), |ledger| ledger.taken(path))?;
@@ -45,7 +45,7 @@ pub(super) fn place_new(
 pub fn write_over(path: &Path, content: &[u8]) -> Result<()> {
     let file = temporary(path, content)?;
     file.persist(path).map_err(|e| Error::file(path)(e.error))?;
-    sync_folder(path)
+    sync_folder_of(path)
 }
 
 /// A synced file with the content beside `path`, gone unless it is renamed.
@@ -54,7 +54,8 @@ fn temporary(path: &Path, content: &[u8]) -> Result<NamedTempFile> {
     temporary_with(folder, None, |out| out.write_all(content).map_err(Error::file(path)))
 }
 
-/// A file in `folder` with what `fill` writes, gone unless it is renamed. Synced, unless it stands in a ledger.
+/// A file in `folder` with what `fill` writes, gone unless it is renamed. Synced, unless it stands in a ledger that
+/// promises nothing beyond the end of the process.
 pub(super) fn temporary_with(
     folder: &Path,
     ledger: Option<&Ledger>,
@@ -72,17 +73,21 @@ pub(super) fn temporary_with(
     fill(&mut out)?;
     out.flush().map_err(Error::file(folder))?;
     drop(out);
-    if ledger.is_none() {
-        file.as_file().sync_all().map_err(Error::file(folder))?;
+    if ledger.is_none_or(Ledger::lasts) {
+        file.as_file().sync_data().map_err(Error::file(folder))?;
     }
     Ok(file)
 }
 
 /// Makes the rename itself durable.
-fn sync_folder(path: &Path) -> Result<()> {
+fn sync_folder_of(path: &Path) -> Result<()> {
+    path.parent().map_or(Ok(()), sync_folder)
+}
+
+/// Takes the names in a folder to the disk.
+pub(super) fn sync_folder(folder: &Path) -> Result<()> {
+    // Elsewhere folders cannot be opened, and need not be.
     #[cfg(unix)]
-    if let Some(folder) = path.parent() {
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))?;
-    }
+    std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::file(folder))?;
     Ok(())
 }

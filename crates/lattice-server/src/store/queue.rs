@@ -1,7 +1,5 @@
 //! Prompts that wait or run.
 
-use std::path::PathBuf;
-
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 use serde_json::value::RawValue;
 
@@ -130,12 +128,10 @@ impl Store {
         })
     }
 
-    /// Ends a running prompt: it leaves the queue and enters the history in one step. `files` are on disk before that
-    /// is. A power cut may undo the step while nothing that was queued later has been answered; then the prompt runs
-    /// again.
-    pub fn finish(&self, seq: i64, entry: HistoryEntry, files: Vec<PathBuf>) -> Result<()> {
+    /// Ends a running prompt: it leaves the queue and enters the history in one step. A power cut may undo the step
+    /// while nothing that was queued later has been answered; then the prompt runs again.
+    pub fn finish(&self, seq: i64, entry: HistoryEntry) -> Result<()> {
         self.writer.run(Durability::Later, move |tx, steps| {
-            steps.files(files);
             let gone = tx.prepare_cached("DELETE FROM queue WHERE seq = ?")?.execute([seq])?;
             steps.add(-(gone as isize));
             history::insert(tx, &entry)

@@ -2,10 +2,10 @@
 //!
 //! A transaction is first written to SQLite's log without a sync. From then on it survives the end of the process, and
 //! the engine goes on with it. Whoever asked is answered once the log is synced, which one sync does for all that was
-//! written before it began. Files that a prompt has written are synced before the log that tells of them.
+//! written before it began.
 
 use std::fs::{File, OpenOptions};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SendError, Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -33,17 +33,11 @@ pub(super) enum Durability {
 pub(super) struct Steps {
     /// Differences to the number of prompts in the queue, one per step that observers are told of.
     counts: Vec<isize>,
-    /// Files that must reach the disk before the change.
-    files: Vec<PathBuf>,
 }
 
 impl Steps {
     pub(super) fn add(&mut self, difference: isize) {
         self.counts.push(difference);
-    }
-
-    pub(super) fn files(&mut self, files: Vec<PathBuf>) {
-        self.files.extend(files);
     }
 }
 
@@ -154,23 +148,19 @@ fn savepoint<T>(
     change: impl FnOnce(&Transaction<'_>, &mut Steps) -> Result<T>,
 ) -> Result<T> {
     tx.execute_batch("SAVEPOINT change")?;
-    let before = (steps.counts.len(), steps.files.len());
+    let before = steps.counts.len();
     let result = change(tx, steps);
     if result.is_ok() {
         tx.execute_batch("RELEASE change")?;
     } else {
-        steps.counts.truncate(before.0);
-        steps.files.truncate(before.1);
+        steps.counts.truncate(before);
         tx.execute_batch("ROLLBACK TO change; RELEASE change")?;
     }
     result
 }
 
-/// Transactions that are written and are to be synced.
-struct Written {
-    files: Vec<PathBuf>,
-    answers: Vec<Answer>,
-}
+/// Answers that wait for a sync of what is written.
+struct Written(Vec<Answer>);
 
 struct Work {
     connection: Connection,
@@ -195,7 +185,7 @@ impl Work {
             for answer in answers.later {
                 answer(written);
             }
-            let rest = Written { files: steps.files, answers: answers.now };
+            let rest = Written(answers.now);
             match &self.syncs {
                 Some(syncs) if written => {
                     if let Err(SendError(rest)) = syncs.send(rest) {
@@ -236,7 +226,7 @@ struct Answers {
 
 impl Written {
     fn answer(self, done: bool) {
-        for answer in self.answers {
+        for answer in self.0 {
             answer(done);
         }
     }
@@ -254,9 +244,7 @@ fn open_log(path: &Path) -> std::io::Result<File> {
 /// Takes to the disk what is written, all that has come meanwhile at once.
 fn sync(log: &File, received: &Receiver<Written>) {
     while let Ok(first) = received.recv() {
-        let mut group: Vec<Written> = std::iter::once(first).chain(received.try_iter()).collect();
-        let files = group.iter_mut().flat_map(|written| std::mem::take(&mut written.files)).collect();
-        sync_files(files);
+        let group: Vec<Written> = std::iter::once(first).chain(received.try_iter()).collect();
         let synced = log.sync_data();
         if let Err(e) = &synced {
             tracing::error!("queue database: cannot sync: {e}");
@@ -267,43 +255,11 @@ fn sync(log: &File, received: &Receiver<Written>) {
     }
 }
 
-/// Most files that are synced at once: file systems do their syncs together if they come together.
-const SYNCS: usize = 16;
-
-/// Takes files and their names to the disk. One that is gone needs no sync.
-fn sync_files(mut paths: Vec<PathBuf>) {
-    let mut folders: Vec<PathBuf> =
-        paths.iter().filter_map(|path| path.parent()).map(Path::to_owned).collect();
-    folders.sort();
-    folders.dedup();
-    let each = |paths: &[PathBuf], sync: fn(&Path) -> std::io::Result<()>| {
-        let one = |path: &PathBuf| match sync(path) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                tracing::error!("cannot sync {}: {e}", path.display());
-            }
-            _ => {}
-        };
-        if let [path] = paths {
-            return one(path);
-        }
-        std::thread::scope(|scope| {
-            let share = paths.len().div_ceil(SYNCS).max(1);
-            for paths in paths.chunks(share) {
-                scope.spawn(move || paths.iter().for_each(one));
-            }
-        });
-    };
-    paths.sort();
-    each(&paths, |path| File::open(path)?.sync_data());
-    each(&folders, sync_this_folder);
-}
-
 /// Makes the names in the folder of `path` durable.
 fn sync_folder(path: &Path) -> std::io::Result<()> {
-    path.parent().filter(|folder| !folder.as_os_str().is_empty()).map_or(Ok(()), sync_this_folder)
-}
-
-fn sync_this_folder(folder: &Path) -> std::io::Result<()> {
-    // Elsewhere folders cannot be opened, and need not be.
-    if cfg!(unix) { File::open(folder)?.sync_all() } else { Ok(()) }
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        // Elsewhere folders cannot be opened, and need not be.
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }

@@ -54,7 +54,7 @@ fn a_finished_prompt_is_in_the_history_and_nowhere_else() {
     store.enqueue(new("p", 0.0)).unwrap();
     let item = store.take_next().unwrap().unwrap();
     assert!(store.take_next().unwrap().is_none());
-    store.finish(item.seq, done("p"), Vec::new()).unwrap();
+    store.finish(item.seq, done("p")).unwrap();
     assert_eq!(store.remaining(), 0);
     assert_eq!(store.history_entry("p").unwrap().unwrap().get(), done("p").entry.get());
     assert!(store.history_entry("q").unwrap().is_none());
@@ -76,7 +76,7 @@ fn history_pages_as_clients_expect() {
     for i in 0..14 {
         store.enqueue(new(&format!("{i:02}"), 0.0)).unwrap();
         let item = store.take_next().unwrap().unwrap();
-        store.finish(item.seq, done(&item.prompt_id), Vec::new()).unwrap();
+        store.finish(item.seq, done(&item.prompt_id)).unwrap();
     }
     let page = |max_items, offset| -> Vec<String> {
         store.history(Page { max_items, offset }).unwrap().keys().cloned().collect()
@@ -132,7 +132,7 @@ fn observers_are_told_of_each_change_in_order() {
     assert_eq!(take(), [1, 2]);
     let item = store.take_next().unwrap().unwrap();
     assert_eq!(take(), [2]);
-    store.finish(item.seq, done("a"), Vec::new()).unwrap();
+    store.finish(item.seq, done("a")).unwrap();
     assert_eq!(take(), [1]);
     store.drop_waiting(vec!["unknown".into()]).unwrap();
     assert!(take().is_empty());
