@@ -12,6 +12,7 @@ mod image_batch;
 mod image_effects;
 mod image_files;
 mod image_transform;
+mod image_websocket;
 mod inpaint;
 mod latent;
 mod latent_batch;
@@ -61,6 +62,7 @@ pub fn registry() -> Registry {
         image_effects::nodes(),
         image_files::nodes(),
         image_transform::nodes(),
+        image_websocket::nodes(),
         inpaint::nodes(),
         latent::nodes(),
         latent_batch::nodes(),
