@@ -128,7 +128,18 @@ struct RunArgs {
     preview_method: Option<Preview>,
 }
 
+/// Keeps where an error came from in our code out of what it says: the tensor library puts that into its messages when
+/// `RUST_BACKTRACE` is set, and messages go to clients. Panics still tell it.
+fn plain_errors() {
+    const CAPTURE: &str = "RUST_LIB_BACKTRACE";
+    if std::env::var_os(CAPTURE).is_none() {
+        // SAFETY: this is the first thing the program does, so no other thread reads the environment.
+        unsafe { std::env::set_var(CAPTURE, "0") };
+    }
+}
+
 fn main() -> ExitCode {
+    plain_errors();
     match dispatch(Cli::parse_from(serve::translate(std::env::args_os()))) {
         Ok(code) => code,
         Err(error) => {

@@ -165,6 +165,26 @@ fn weights_that_are_no_numbers_are_named_when_they_show() {
 }
 
 #[test]
+fn errors_do_not_tell_where_in_the_program_they_arose() {
+    let base = tempfile::tempdir().unwrap();
+    let prompt = serde_json::json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+        "2": {"class_type": "ImageBlur", "inputs": {"image": ["1", 0], "blur_radius": 31, "sigma": 1.0}},
+        "3": {"class_type": "PreviewImage", "inputs": {"images": ["2", 0]}},
+    });
+    std::fs::write(base.path().join("p.json"), prompt.to_string()).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_lattice"))
+        .current_dir(base.path())
+        .env("RUST_BACKTRACE", "1")
+        .args(["run", "p.json"])
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("too small for a kernel"), "{error}");
+    assert!(!error.contains("  0: ") && !error.contains(".rs"), "{error}");
+}
+
+#[test]
 fn an_adapter_of_another_family_is_a_warning_with_counts() {
     let base = tempfile::tempdir().unwrap();
     let base = base.path();
