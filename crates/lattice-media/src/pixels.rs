@@ -5,6 +5,9 @@ use rayon::prelude::*;
 
 use crate::tensor;
 
+/// Samples of a picture from which on waking other threads costs less than the work.
+const PARALLEL_FROM: usize = 1 << 17;
+
 /// One 8-bit picture: rows from the top, channels interleaved.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pixels {
@@ -34,7 +37,12 @@ pub fn from_images(images: &Tensor) -> Result<Vec<Pixels>> {
         bail!("an image has 1 to 4 channels, not {channels}")
     }
     let picture = |i| {
-        let data = tensor::to_vec(&images.get(i)?)?.into_par_iter().map(to_u8).collect();
+        let samples = tensor::to_vec(&images.get(i)?)?;
+        let data = if samples.len() < PARALLEL_FROM {
+            samples.into_iter().map(to_u8).collect()
+        } else {
+            samples.into_par_iter().map(to_u8).collect()
+        };
         Ok(Pixels { width, height, channels, data })
     };
     (0..images.dim(0)?).map(picture).collect()

@@ -8,7 +8,7 @@ use axum::extract::{Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use futures_util::stream::SplitSink;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt, stream};
 use serde::Deserialize;
 use serde_json::Value as Json;
 
@@ -20,6 +20,12 @@ use crate::hub::{self, Client, Next, Outgoing};
 
 /// Largest message that a client may send.
 const MAX_MESSAGE: usize = 1 << 20;
+
+/// Most messages that are sent before the client is listened to again.
+const AT_ONCE: usize = 256;
+
+/// Bytes that a connection sets aside for what it reads and writes; larger messages take more while they pass.
+const BUFFER: usize = 4 << 10;
 
 #[derive(Deserialize)]
 pub(super) struct Hello {
@@ -39,7 +45,11 @@ pub(super) async fn connect(
         return Err(Failure::bad("clientId is too long"));
     }
     let id = id.unwrap_or_else(|| uuid::Uuid::new_v4().simple().to_string());
-    let upgrade = upgrade.max_message_size(MAX_MESSAGE).max_frame_size(MAX_MESSAGE);
+    let upgrade = upgrade
+        .max_message_size(MAX_MESSAGE)
+        .max_frame_size(MAX_MESSAGE)
+        .read_buffer_size(BUFFER)
+        .write_buffer_size(4 * BUFFER);
     Ok(upgrade.on_upgrade(move |socket| session(app, socket, id)))
 }
 
@@ -73,25 +83,28 @@ fn executing(app: &App, id: &str) -> Option<Outgoing> {
     running.node.map(|node| hub::executing_now(&node))
 }
 
-/// Sends what comes next; false when the connection is over.
+/// Sends what comes next, and what else waits, in one go; false when the connection is over.
 async fn deliver(app: &App, client: &Client, sender: &mut SplitSink<WebSocket, Message>, next: Next) -> bool {
-    match next {
-        Next::Message(message) => sender.send(message).await.is_ok(),
-        Next::Resync => {
-            let status = hub::status(app.store.remaining());
-            for outgoing in std::iter::once(status).chain(executing(app, &client.id)) {
-                if sender.send(outgoing.message).await.is_err() {
-                    return false;
-                }
+    let waiting = std::iter::once(next).chain(std::iter::from_fn(|| client.outbox.ready()));
+    for next in waiting.take(AT_ONCE) {
+        let sent = match next {
+            Next::Message(message) => sender.feed(message).await,
+            Next::Resync => {
+                let status = hub::status(app.store.remaining());
+                let now = std::iter::once(status).chain(executing(app, &client.id));
+                sender.send_all(&mut stream::iter(now.map(|outgoing| Ok(outgoing.message)))).await
             }
-            true
-        }
-        Next::Close => {
-            // The other side may be gone already.
-            let _ = sender.send(Message::Close(None)).await;
-            false
+            Next::Close => {
+                // The other side may be gone already.
+                let _ = sender.send(Message::Close(None)).await;
+                return false;
+            }
+        };
+        if sent.is_err() {
+            return false;
         }
     }
+    sender.flush().await.is_ok()
 }
 
 /// Takes a message of the client; true if it was JSON. Only features told in the first such message count.

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use lattice_graph::{PreviewImage, ProgressEntry};
 use serde_json::{Value as Json, json};
 
-use super::Outgoing;
+use super::outbox::{Kind, Outgoing};
 use crate::logs::LogLine;
 
 /// Types of binary messages.
@@ -16,7 +16,7 @@ const PREVIEW_WITH_METADATA: u32 = 4;
 /// `{"type": ..., "data": ...}`.
 pub(super) fn message(kind: &str, data: &Json) -> Outgoing {
     let text = json!({ "type": kind, "data": data }).to_string();
-    Outgoing { message: Message::Text(text.into()), keep: false }
+    Outgoing { message: Message::Text(text.into()), kind: Kind::Event }
 }
 
 fn exec_info(remaining: usize) -> Json {
@@ -25,7 +25,8 @@ fn exec_info(remaining: usize) -> Json {
 
 /// The queue has changed.
 pub(crate) fn status(remaining: usize) -> Outgoing {
-    message("status", &json!({ "status": exec_info(remaining) }))
+    let status = message("status", &json!({ "status": exec_info(remaining) }));
+    Outgoing { kind: Kind::Status, ..status }
 }
 
 /// The first message on a connection.
@@ -41,7 +42,7 @@ pub(crate) fn executing_now(display_node: &str) -> Outgoing {
 /// The prompt is over and in the history.
 pub(super) fn over(prompt_id: &str) -> Outgoing {
     let over = message("executing", &json!({ "node": null, "prompt_id": prompt_id }));
-    Outgoing { keep: true, ..over }
+    Outgoing { kind: Kind::End, ..over }
 }
 
 /// What the server can do.
@@ -56,7 +57,7 @@ pub(crate) fn logs(lines: &[LogLine]) -> Outgoing {
 
 fn binary(head: &[u8], payload: &[u8]) -> Outgoing {
     let bytes = Bytes::from([head, payload].concat());
-    Outgoing { message: Message::Binary(bytes), keep: false }
+    Outgoing { message: Message::Binary(bytes), kind: Kind::Event }
 }
 
 fn with_length(kind: u32, head: &[u8]) -> Vec<u8> {
@@ -92,6 +93,16 @@ pub(super) fn preview_with_metadata(
     binary(&with_length(PREVIEW_WITH_METADATA, metadata.to_string().as_bytes()), &image.data)
 }
 
+/// Metadata and picture of what [`preview_with_metadata`] makes.
+pub(crate) fn read_preview(message: &[u8]) -> Option<(Json, &[u8])> {
+    let number = |at: usize| Some(u32::from_be_bytes(message.get(at..at + 4)?.try_into().ok()?));
+    if number(0)? != PREVIEW_WITH_METADATA {
+        return None;
+    }
+    let (metadata, picture) = message.get(8..)?.split_at_checked(number(4)? as usize)?;
+    Some((serde_json::from_slice(metadata).ok()?, picture))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,10 +131,12 @@ mod tests {
             real_node_id: "2".into(),
         };
         let got = bytes(preview_with_metadata(&jpeg, &entry, "p"));
-        let length = u32::from_be_bytes([got[4], got[5], got[6], got[7]]) as usize;
         assert_eq!(got[..4], [0, 0, 0, 4]);
-        let metadata: Json = serde_json::from_slice(&got[8..8 + length]).unwrap();
+        let (metadata, picture) = read_preview(&got).unwrap();
         assert_eq!(metadata["image_type"], "image/jpeg");
-        assert_eq!(got[8 + length..], [0xff, 0xd8]);
+        assert_eq!(picture, [0xff, 0xd8]);
+        for broken in [&got[..3], &got[..9], &[0, 0, 0, 4, 255, 255, 255, 255, 0][..], &[0, 0, 0, 1]] {
+            assert!(read_preview(broken).is_none());
+        }
     }
 }

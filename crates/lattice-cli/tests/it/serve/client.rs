@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use serde_json::Value as Json;
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// The program serving a folder, ended when dropped.
 pub(crate) struct Server {
     process: Child,
+    /// Reads what the program complains of; true if it panicked.
+    complaints: Option<JoinHandle<bool>>,
     /// `127.0.0.1:port`.
     pub(crate) address: String,
 }
@@ -28,13 +31,24 @@ impl Server {
             .arg(base)
             .args(options)
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .expect("the program starts");
+        let stderr = process.stderr.take().unwrap();
+        let complaints = Some(std::thread::spawn(move || pass_on(stderr)));
         let mut line = String::new();
         let stdout = process.stdout.take().unwrap();
         BufReader::new(stdout).read_line(&mut line).unwrap();
         let address = line.trim().rsplit_once("://").expect("the address is printed").1.to_owned();
-        Self { process, address }
+        Self { process, complaints, address }
+    }
+
+    /// Most memory that the process held so far, in MB.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim_end_matches("kB").trim().parse::<u64>().unwrap() / 1024
     }
 
     /// SIGKILL: no handler runs.
@@ -106,7 +120,20 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+        let panicked = self.complaints.take().is_some_and(|complaints| complaints.join().unwrap_or(true));
+        assert!(!panicked || std::thread::panicking(), "the server panicked");
     }
+}
+
+/// Prints the lines of a stream; true if one tells of a panic.
+fn pass_on(stream: impl Read) -> bool {
+    let mut panicked = false;
+    for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        panicked |= line.contains("panicked at");
+        eprintln!("{line}");
+    }
+    panicked
 }
 
 /// Asks until there is an answer.
