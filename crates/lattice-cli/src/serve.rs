@@ -25,6 +25,9 @@ const EVERYWHERE: &str = "0.0.0.0,::";
 /// Name of the file in the user folder that tells what the running prompt has saved.
 const LEDGER: &str = "running.jsonl";
 
+/// What programs that ask for pictures get without a template of their own: a picture of the demo model.
+const IMAGE_TEMPLATE: &str = include_str!("../../../examples/image_template.json");
+
 /// Options of `lattice serve`: those that scripts pass to ComfyUI, and some of our own.
 #[derive(Args)]
 #[expect(clippy::struct_excessive_bools, reason = "options of the command line")]
@@ -362,6 +365,10 @@ impl lattice_server::Host for Program {
             ModelFile::Path(path) => Some(Box::new(std::fs::File::open(path).ok()?)),
             ModelFile::Builtin { bytes, .. } => Some(Box::new(std::io::Cursor::new(bytes))),
         }
+    }
+
+    fn image_template(&self) -> Option<&'static str> {
+        cfg!(feature = "demo-model").then_some(IMAGE_TEMPLATE)
     }
 
     fn memory(&self) -> Memory {

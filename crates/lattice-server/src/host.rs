@@ -49,6 +49,10 @@ pub trait Host: Send + Sync + 'static {
     /// The file of a model, to be read from its beginning; None if there is none.
     fn open_model(&self, kind: &str, name: &str) -> Option<Box<dyn Read>>;
 
+    /// The template that requests for pictures use where the user has none named `default` (JSON, see
+    /// `docs/server.md`); None if there is no model that it could count on.
+    fn image_template(&self) -> Option<&'static str>;
+
     /// Memory of the machine.
     fn memory(&self) -> Memory;
 }

@@ -16,6 +16,7 @@ mod logs;
 mod options;
 mod record;
 pub mod store;
+mod template;
 mod users;
 
 pub use app::{ServeError, serve};

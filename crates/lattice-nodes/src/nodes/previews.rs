@@ -6,6 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use lattice_diffusion::latent_format::{LatentFormat, RgbPreview};
 use lattice_graph::{CallContext, PreviewImage};
 use lattice_models::Vae;
+use serde_json::Value as Json;
 
 use crate::services::{Folders, Previews, Settings, preview_decoder};
 use crate::{Error, Result};
@@ -33,7 +34,7 @@ impl Previewer {
     /// If the host lent no settings.
     pub(super) fn new(ctx: &CallContext<'_>, format: Option<&'static LatentFormat>) -> Result<Self> {
         let settings = ctx.service::<Settings>()?;
-        let method = match (settings.previews, format) {
+        let method = match (wanted(ctx.extra_data).unwrap_or(settings.previews), format) {
             (Previews::None, _) | (_, None) => Method::None,
             (Previews::LatentToRgb, Some(format)) => Method::Linear(format),
             (wanted @ (Previews::Auto | Previews::Taesd), Some(format)) => match decoder(ctx, format) {
@@ -62,6 +63,17 @@ impl Previewer {
         let file = lattice_media::jpeg::encode_fitted(&rgb, (width, height), self.size, QUALITY)
             .map_err(Error::other)?;
         Ok(Some(PreviewImage { mime: "image/jpeg", data: file.into() }))
+    }
+}
+
+/// What the request itself says (`preview_method`), which goes before the settings.
+fn wanted(extra_data: &Json) -> Option<Previews> {
+    match extra_data.get("preview_method")?.as_str()? {
+        "none" => Some(Previews::None),
+        "auto" => Some(Previews::Auto),
+        "latent2rgb" => Some(Previews::LatentToRgb),
+        "taesd" => Some(Previews::Taesd),
+        _ => None,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::host::Roots;
 pub(crate) use answer::{Disposition, FileAnswer, disposition};
 pub(crate) use folder::{Entry, FileError, Folder, seconds};
 pub(crate) use name::{Root, inside, split_annotation};
-pub(crate) use picture::{Channel, Preview, channel, preview, with_alpha_of};
+pub(crate) use picture::{Channel, PictureError, Preview, channel, picture_size, preview, with_alpha_of};
 
 /// Uploads received at a time; each may hold as much as a request may bring.
 const UPLOADS: usize = 8;

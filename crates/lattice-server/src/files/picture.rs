@@ -52,6 +52,12 @@ fn first(file: &[u8]) -> Result<Picture> {
     Ok(frames.into_iter().next().ok_or(MediaError::UnknownFormat)?)
 }
 
+/// Width and height of a picture file.
+pub(crate) fn picture_size(file: &[u8]) -> Result<(u32, u32)> {
+    let reader = image::ImageReader::new(std::io::Cursor::new(file)).with_guessed_format();
+    Ok(reader.map_err(image::ImageError::IoError)?.into_dimensions()?)
+}
+
 /// A smaller form of a picture file.
 pub(crate) fn preview(file: &[u8], how: Preview) -> Result<Vec<u8>> {
     let picture = first(file)?;
@@ -137,7 +143,9 @@ mod tests {
     #[test]
     fn previews_keep_the_picture() {
         let file = png_of(4, &[10, 20, 30, 255, 40, 50, 60, 128], &[]);
-        let webp = first(&preview(&file, Preview::Webp { opaque: false }).unwrap()).unwrap();
+        let webp = preview(&file, Preview::Webp { opaque: false }).unwrap();
+        assert_eq!((picture_size(&file).unwrap(), picture_size(&webp).unwrap()), ((2, 1), (2, 1)));
+        let webp = first(&webp).unwrap();
         assert_eq!((webp.rgb, webp.alpha), (vec![10, 20, 30, 40, 50, 60], Some(vec![255, 128])));
         let opaque = first(&preview(&file, Preview::Webp { opaque: true }).unwrap()).unwrap();
         assert_eq!(opaque.alpha, None);

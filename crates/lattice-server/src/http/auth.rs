@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 
+use super::images::ApiError;
 use crate::app::App;
 use crate::keys::Scope;
 
@@ -22,13 +23,24 @@ pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: N
     let Some(gate) = &app.gate else { return next.run(request).await };
     let needed = needed(request.method(), request.uri().path());
     let Some(needed) = needed else { return next.run(request).await };
+    let path = request.uri().path().to_owned();
     match key(request.headers()).and_then(|key| gate.scope(&key)) {
         Some(scope) if scope >= needed => next.run(request).await,
-        Some(_) => (StatusCode::FORBIDDEN, "This key does not allow that.").into_response(),
+        Some(_) => refusal(&path, StatusCode::FORBIDDEN, "This key does not allow that."),
         None => {
-            let challenge = [(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE))];
-            (StatusCode::UNAUTHORIZED, challenge, "A key is needed.").into_response()
+            let mut response = refusal(&path, StatusCode::UNAUTHORIZED, "A key is needed.");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+            response
         }
+    }
+}
+
+/// In the form that clients of the path expect.
+fn refusal(path: &str, status: StatusCode, text: &'static str) -> Response {
+    if path.starts_with("/v1/") {
+        ApiError::key(status, text).into_response()
+    } else {
+        (status, text).into_response()
     }
 }
 

@@ -52,7 +52,7 @@ fn queue(app: &Arc<App>, content: &Content) -> Result {
 }
 
 /// The prompt as it is to be queued, and the errors of the outputs that are left out.
-fn prepare(app: &App, request: &mut Json, number: Number) -> Result<(NewPrompt, Json)> {
+pub(super) fn prepare(app: &App, request: &mut Json, number: Number) -> Result<(NewPrompt, Json)> {
     let Some(prompt) = request.get_mut("prompt").map(Json::take) else {
         return Err(ValidationFailure::from(ErrorBody::no_prompt()).into());
     };

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 pub(crate) use feed::{Feed, now_millis};
-pub(crate) use messages::{executing_now, feature_flags, logs, status, status_with_sid};
+pub(crate) use messages::{executing_now, feature_flags, logs, read_preview, status, status_with_sid};
 pub(crate) use outbox::{Next, Outbox, Outgoing};
 
 /// The connected clients.

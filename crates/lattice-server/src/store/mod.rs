@@ -20,7 +20,7 @@ use rusqlite::Connection;
 use serde_json::value::RawValue;
 
 pub use history::{HistoryEntry, Page};
-pub use queue::{NewPrompt, Number, QueueItem, Recovery};
+pub use queue::{NewPrompt, Number, QueueItem, Recovery, Stage};
 
 use writer::{Durability, Writer};
 

@@ -54,6 +54,17 @@ pub struct QueueItem {
     pub outputs: Vec<String>,
 }
 
+/// Where a prompt is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// In the queue, waiting.
+    Waiting,
+    /// Being executed.
+    Running,
+    /// Ended, or never queued.
+    Elsewhere,
+}
+
 /// What to do at start-up with the prompt that was running when the process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
@@ -159,6 +170,17 @@ impl Store {
             list.push(item(row)?);
         }
         Ok((running, waiting))
+    }
+
+    /// Where the prompt of an id is; the one further on if there are several.
+    pub fn stage(&self, prompt_id: &str) -> Result<Stage> {
+        let reader = self.reader.lock();
+        let mut statement = reader.prepare_cached("SELECT max(running) FROM queue WHERE prompt_id = ?")?;
+        Ok(match statement.query_row([prompt_id], |row| row.get(0))? {
+            None => Stage::Elsewhere,
+            Some(false) => Stage::Waiting,
+            Some(true) => Stage::Running,
+        })
     }
 
     /// How many prompts wait or run.

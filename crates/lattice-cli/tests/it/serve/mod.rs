@@ -4,6 +4,7 @@ mod client;
 mod crash;
 mod examples;
 mod hostile;
+mod images;
 mod load;
 mod pattern;
 mod protocol;
