@@ -36,11 +36,16 @@ const REMEMBERED_BYTES: usize = 256 << 20;
 /// A path of `len` independent Brownian motions on [t0, t1].
 #[derive(Clone, Debug)]
 pub struct BrownianTree {
-    seed: u64,
     len: usize,
     root: Node,
+    /// Spawns the seeds of the nodes.
+    sequence: SeedSequence,
+    /// Seeded anew at every node.
+    generator: Generator,
     /// Increments of recently visited nodes, newest last.
     memo: VecDeque<(Address, Rc<[f32]>)>,
+    /// Memory that increments of forgotten nodes leave to new ones.
+    spare: Vec<Rc<[f32]>>,
 }
 
 /// Position in the tree: the root is key 0, depth 0; children have keys 2k and 2k + 1.
@@ -60,7 +65,12 @@ struct Node {
 
 /// Nearest multiple of 1e-6 as a decimal number, ties to even: what Python's `round(t, 6)` gives.
 fn round_micro(t: f64) -> f64 {
-    // Formatting rounds the exact binary value, which scaling by 1e6 would not.
+    let scaled = t * 1e6;
+    // Below this the product is off by less than a ten-thousandth: only beside a tie can that matter.
+    if scaled.abs() < 1e12 && (scaled - scaled.floor() - 0.5).abs() > 1e-3 {
+        return scaled.round_ties_even() / 1e6;
+    }
+    // Formatting rounds the exact binary value.
     format!("{t:.6}").parse().unwrap_or(t)
 }
 
@@ -70,7 +80,9 @@ impl BrownianTree {
         if !(t0.is_finite() && t1.is_finite() && t0 < t1) {
             return Err(BrownianError::Interval(t0, t1));
         }
-        let mut increment = normal(seed, &[], len);
+        let sequence = SeedSequence::new(seed, &[]);
+        let mut generator = Generator::new(sequence.first_word().into());
+        let mut increment = generator.normal(len);
         let scale = (t1 - t0).sqrt() as f32;
         for w in &mut increment {
             *w *= scale;
@@ -81,7 +93,7 @@ impl BrownianTree {
             to: round_micro(t1),
             increment: increment.into(),
         };
-        Ok(Self { seed, len, root, memo: VecDeque::new() })
+        Ok(Self { len, root, sequence, generator, memo: VecDeque::new(), spare: Vec::new() })
     }
 
     /// W(to) - W(from) for `from` < `to`, both clamped to the interval; zeros where they coincide.
@@ -116,49 +128,76 @@ impl BrownianTree {
     fn collect(&mut self, node: Node, from: f64, to: f64, sum: &mut Sum) -> Result<(), BrownianError> {
         if from <= node.from && node.to <= to {
             sum.add(&node.increment);
+            self.release(node.increment);
             return Ok(());
         }
         let middle = round_micro(f64::midpoint(node.from, node.to));
         if middle <= node.from || middle >= node.to {
             // Nothing between neighbouring times; a query's edges are times, so it covers this node or none of it.
+            self.release(node.increment);
             return Ok(());
         }
-        let (left, right) = self.split(&node, middle)?;
-        drop(node);
+        let left = self.left_half(&node, middle)?;
+        let right = (to > middle).then(|| self.right_half(&node, &left));
+        self.release(node.increment);
         if from < middle {
             self.collect(left, from, to, sum)?;
+        } else {
+            self.release(left.increment);
         }
-        if to > middle {
+        if let Some(right) = right {
             self.collect(right, from, to, sum)?;
         }
         Ok(())
     }
 
-    /// The two halves of a node: a Brownian bridge (Kidger et al., section 4).
-    fn split(&mut self, node: &Node, middle: f64) -> Result<(Node, Node), BrownianError> {
+    /// The first half of a node: a Brownian bridge (Kidger et al., section 4).
+    fn left_half(&mut self, node: &Node, middle: f64) -> Result<Node, BrownianError> {
         let Address { key, depth } = node.address;
         if depth >= u128::BITS - 1 {
             return Err(BrownianError::TooDeep(self.root.from, self.root.to));
         }
-        let child = |bit: u128| Address { key: 2 * key + bit, depth: depth + 1 };
-        let left = if let Some(increment) = self.remembered(child(0)) {
+        let address = Address { key: 2 * key, depth: depth + 1 };
+        let increment = if let Some(increment) = self.remembered(address) {
             increment
         } else {
             let (a, b) = (middle - node.from, node.to - middle);
             let inverse = 1.0 / (node.to - node.from);
             let deviation = (a * b * inverse).sqrt() as f32;
             let (a, inverse) = (a as f32, inverse as f32);
-            let bridge = normal(self.seed, &[key, u128::from(depth)], self.len);
-            let halves = node.increment.iter().zip(&bridge);
-            let left: Rc<[f32]> = halves.map(|(w, x)| a * w * inverse + deviation * x).collect();
-            self.remember(child(0), &left);
-            left
+            let mut increment = self.buffer();
+            let values = Rc::make_mut(&mut increment);
+            let seed = self.sequence.spawn(&[key, u128::from(depth)]).first_word();
+            self.generator.reseed(seed.into());
+            self.generator.fill_normal(values);
+            for (x, w) in values.iter_mut().zip(node.increment.iter()) {
+                *x = a * w * inverse + deviation * *x;
+            }
+            self.remember(address, &increment);
+            increment
         };
-        let right: Rc<[f32]> = node.increment.iter().zip(left.iter()).map(|(w, l)| w - l).collect();
-        Ok((
-            Node { address: child(0), from: node.from, to: middle, increment: left },
-            Node { address: child(1), from: middle, to: node.to, increment: right },
-        ))
+        Ok(Node { address, from: node.from, to: middle, increment })
+    }
+
+    /// What the first half leaves of a node.
+    fn right_half(&mut self, node: &Node, left: &Node) -> Node {
+        let address = Address { key: left.address.key + 1, depth: left.address.depth };
+        let mut increment = self.buffer();
+        let halves = node.increment.iter().zip(left.increment.iter());
+        Rc::make_mut(&mut increment).iter_mut().zip(halves).for_each(|(r, (w, l))| *r = w - l);
+        Node { address, from: left.to, to: node.to, increment }
+    }
+
+    /// Memory for an increment, with whatever stood there.
+    fn buffer(&mut self) -> Rc<[f32]> {
+        self.spare.pop().unwrap_or_else(|| vec![0.0; self.len].into())
+    }
+
+    /// Keeps the memory of an increment that nothing else refers to.
+    fn release(&mut self, increment: Rc<[f32]>) {
+        if Rc::strong_count(&increment) == 1 {
+            self.spare.push(increment);
+        }
     }
 
     fn remembered(&mut self, address: Address) -> Option<Rc<[f32]>> {
@@ -174,8 +213,10 @@ impl BrownianTree {
         if room == 0 {
             return;
         }
-        while self.memo.len() >= room {
-            self.memo.pop_front();
+        while self.memo.len() >= room
+            && let Some((_, forgotten)) = self.memo.pop_front()
+        {
+            self.release(forgotten);
         }
         self.memo.push_back((address, increment.clone()));
     }
@@ -193,11 +234,6 @@ impl Sum {
     }
 }
 
-/// Standard normal values of the stream that a seed and a node's address select.
-fn normal(seed: u64, spawn_key: &[u128], len: usize) -> Vec<f32> {
-    Generator::new(u64::from(SeedSequence::new(seed, spawn_key).first_word())).normal(len)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -212,6 +248,8 @@ mod tests {
             (1.000_000_5, 1.000_001),
             (14.614_642_143_249_512, 14.614_642),
             (3e38, 3e38),
+            (0.123_456_499, 0.123_456),
+            (-1.000_000_7, -1.000_001),
         ] {
             assert_eq!(round_micro(value), want, "{value}");
         }

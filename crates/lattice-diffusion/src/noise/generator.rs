@@ -17,9 +17,17 @@ impl Generator {
         Self { engine: Mt19937::new(seed), spare: None }
     }
 
+    /// Starts anew, as [`Generator::new`] does, in the same memory.
+    pub fn reseed(&mut self, seed: u64) {
+        self.engine.reseed(seed);
+        self.spare = None;
+    }
+
     /// `count` values uniform in [0, 1) with the precision of the type.
     pub fn uniform<T: NoiseFloat>(&mut self, count: usize) -> Vec<T> {
-        (0..count).map(|_| T::uniform(&mut self.engine)).collect()
+        let mut values = vec![T::from_f64(0.0); count];
+        T::fill_uniform(&mut self.engine, &mut values);
+        values
     }
 
     /// `count` integers in `low..high`; an empty range gives `low`.
@@ -46,19 +54,27 @@ impl Generator {
     /// `count` standard normal values. Fewer than 16 come one by one from double-precision Box-Muller pairs (whose
     /// second value is kept for the next such draw); more come in blocks of 16 computed in the type's own precision.
     pub fn normal<T: NoiseFloat>(&mut self, count: usize) -> Vec<T> {
+        let mut values = vec![T::from_f64(0.0); count];
+        self.fill_normal(&mut values);
+        values
+    }
+
+    /// Fills a slice as [`Generator::normal`] does.
+    pub fn fill_normal<T: NoiseFloat>(&mut self, values: &mut [T]) {
+        let count = values.len();
         if count < BLOCK {
-            return self.normal_singly(count);
+            values.fill_with(|| T::from_f64(self.normal_pairwise()));
+            return;
         }
-        let mut values = self.uniform::<T>(count);
+        T::fill_uniform(&mut self.engine, values);
         let whole = count - count % BLOCK;
         T::box_muller(&mut values[..whole]);
         if whole < count {
             // The tail is a block of its own over new uniforms; it overwrites part of the block before it.
             let tail = &mut values[count - BLOCK..];
-            tail.fill_with(|| T::uniform(&mut self.engine));
+            T::fill_uniform(&mut self.engine, tail);
             T::box_muller(tail);
         }
-        values
     }
 
     /// `count` standard normal values drawn one by one, as fewer than 16 are.
@@ -129,6 +145,10 @@ mod tests {
         assert!(generator.permutation(0).is_empty());
         assert_eq!(generator.permutation(1), [0]);
         assert!(generator.normal::<f32>(0).is_empty());
+        let (mut used, fresh) = (Generator::new(3), Generator::new(8).normal::<f32>(5));
+        used.normal::<f32>(3);
+        used.reseed(8);
+        assert_eq!(used.normal::<f32>(5), fresh);
         let wide = generator.integers(i64::MIN, i64::MAX, 8);
         assert!(wide.iter().any(|&v| v < 0) && wide.iter().any(|&v| v > 0));
     }

@@ -5,6 +5,14 @@ const M: usize = 397;
 const MATRIX: u32 = 0x9908_b0df;
 const UPPER: u32 = 0x8000_0000;
 
+#[inline]
+fn temper(mut y: u32) -> u32 {
+    y ^= y >> 11;
+    y ^= (y << 7) & 0x9d2c_5680;
+    y ^= (y << 15) & 0xefc6_0000;
+    y ^ (y >> 18)
+}
+
 /// mt19937 engine.
 #[derive(Clone, Debug)]
 pub struct Mt19937 {
@@ -15,13 +23,20 @@ pub struct Mt19937 {
 impl Mt19937 {
     /// An engine seeded with the low 32 bits of `seed`.
     pub fn new(seed: u64) -> Self {
-        let mut state = Box::new([0u32; N]);
-        state[0] = seed as u32;
-        for j in 1..N {
-            let previous = state[j - 1];
-            state[j] = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(j as u32);
+        let mut engine = Self { state: Box::new([0; N]), next: N };
+        engine.reseed(seed);
+        engine
+    }
+
+    /// Starts anew, as [`Mt19937::new`] does, in the same memory.
+    pub fn reseed(&mut self, seed: u64) {
+        let mut previous = seed as u32;
+        self.state[0] = previous;
+        for (j, word) in self.state.iter_mut().enumerate().skip(1) {
+            previous = (previous ^ (previous >> 30)).wrapping_mul(1_812_433_253).wrapping_add(j as u32);
+            *word = previous;
         }
-        Self { state, next: N }
+        self.next = N;
     }
 
     fn twist(&mut self) {
@@ -46,12 +61,25 @@ impl Mt19937 {
         if self.next == N {
             self.twist();
         }
-        let mut y = self.state[self.next];
+        let word = temper(self.state[self.next]);
         self.next += 1;
-        y ^= y >> 11;
-        y ^= (y << 7) & 0x9d2c_5680;
-        y ^= (y << 15) & 0xefc6_0000;
-        y ^ (y >> 18)
+        word
+    }
+
+    /// Fills `out` with what `convert` makes of the next words, one each.
+    #[inline]
+    pub fn fill<T>(&mut self, mut out: &mut [T], convert: impl Fn(u32) -> T) {
+        while !out.is_empty() {
+            if self.next == N {
+                self.twist();
+            }
+            let ready = &self.state[self.next..];
+            let count = out.len().min(ready.len());
+            let (now, later) = out.split_at_mut(count);
+            now.iter_mut().zip(ready).for_each(|(o, &word)| *o = convert(temper(word)));
+            self.next += count;
+            out = later;
+        }
     }
 
     /// A 64-bit word of two outputs, the first being the high half.
@@ -71,5 +99,26 @@ impl Mt19937 {
             self.next += dropped;
             count -= dropped;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_come_in_any_portions() {
+        let mut singly = Mt19937::new(5);
+        let words: Vec<u32> = (0..2000).map(|_| singly.next_u32()).collect();
+        let (mut filled, mut portions) = (vec![0; 2000], Mt19937::new(5));
+        let (mut at, mut size) = (0, 0);
+        while at < filled.len() {
+            let end = (at + size).min(filled.len());
+            portions.fill(&mut filled[at..end], |word| word);
+            (at, size) = (end, size + 61);
+        }
+        assert_eq!(filled, words);
+        portions.reseed(5);
+        assert_eq!(portions.next_u32(), words[0]);
     }
 }

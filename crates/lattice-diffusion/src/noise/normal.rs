@@ -18,6 +18,10 @@ pub(super) const BLOCK: usize = 16;
 pub trait NoiseFloat: Copy + Send + 'static {
     /// Uniform in [0, 1).
     fn uniform(engine: &mut Mt19937) -> Self;
+    /// Fills a slice as repeated [`NoiseFloat::uniform`] would.
+    fn fill_uniform(engine: &mut Mt19937, values: &mut [Self]) {
+        values.fill_with(|| Self::uniform(engine));
+    }
     /// Nearest value.
     fn from_f64(value: f64) -> Self;
     /// Replaces uniforms by normal values, block by block. The length is a multiple of 16; a rest stays as it is.
@@ -87,8 +91,11 @@ half_noise!(bf16, 8);
 impl NoiseFloat for f32 {
     #[inline]
     fn uniform(engine: &mut Mt19937) -> Self {
-        const BITS: u32 = 24;
-        (engine.next_u32() & ((1 << BITS) - 1)) as f32 / (1u32 << BITS) as f32
+        unit(engine.next_u32())
+    }
+
+    fn fill_uniform(engine: &mut Mt19937, values: &mut [Self]) {
+        engine.fill(values, unit);
     }
 
     fn from_f64(value: f64) -> Self {
@@ -103,6 +110,14 @@ impl NoiseFloat for f32 {
         }
         each_pair(values, normal_pair);
     }
+}
+
+/// The low 24 bits of a word as a fraction.
+#[inline(always)]
+fn unit(word: u32) -> f32 {
+    const BITS: u32 = 24;
+    // Signed, as vector units convert.
+    (word & ((1 << BITS) - 1)) as i32 as f32 / (1u32 << BITS) as f32
 }
 
 /// The same arithmetic compiled for vectors with fused multiply-add: `mul_add` rounds once either way.

@@ -6,9 +6,12 @@ const POOL: usize = 24;
 #[derive(Clone, Debug)]
 pub struct SeedSequence {
     pool: [u32; POOL],
+    /// As the last word of entropy left it.
+    hash: Hash,
 }
 
 /// Hash with a multiplier that changes at every use.
+#[derive(Clone, Debug)]
 struct Hash {
     constant: u32,
     multiplier: u32,
@@ -28,33 +31,20 @@ fn combine(x: u32, y: u32) -> u32 {
     r ^ (r >> 16)
 }
 
-/// Appends the 32-bit words of an integer, lowest first, without leading zero words; zero is one word.
-fn push_words(words: &mut Vec<u32>, mut value: u128) {
-    loop {
-        words.push(value as u32);
-        value >>= 32;
-        if value == 0 {
-            break;
-        }
-    }
+/// The 32-bit words of an integer, lowest first, without leading zero words; zero is one word.
+fn words(value: u128) -> impl Iterator<Item = u32> {
+    let rest = move |rest: &u128| Some(rest >> 32).filter(|&rest| rest != 0);
+    std::iter::successors(Some(value), rest).map(|rest| rest as u32)
 }
 
 impl SeedSequence {
     /// The sequence of a seed and a spawn key (empty for the root).
     pub fn new(seed: u64, spawn_key: &[u128]) -> Self {
-        let mut entropy = Vec::with_capacity(POOL + 2 * spawn_key.len());
-        push_words(&mut entropy, u128::from(seed));
-        if !spawn_key.is_empty() {
-            // Padding keeps (seed, key) apart from a longer seed without a key.
-            entropy.resize(POOL, 0);
-            for &key in spawn_key {
-                push_words(&mut entropy, key);
-            }
-        }
         let mut hash = Hash { constant: 0x43b0_d7e5, multiplier: 0x931e_8875 };
         let mut pool = [0; POOL];
-        for (i, slot) in pool.iter_mut().enumerate() {
-            *slot = hash.mix(entropy.get(i).copied().unwrap_or(0));
+        // A seed has fewer words than the pool. Padding keeps (seed, key) apart from a longer seed without a key.
+        for (slot, word) in pool.iter_mut().zip(words(seed.into()).chain(std::iter::repeat(0))) {
+            *slot = hash.mix(word);
         }
         for src in 0..POOL {
             for dst in 0..POOL {
@@ -63,12 +53,19 @@ impl SeedSequence {
                 }
             }
         }
-        for &word in entropy.iter().skip(POOL) {
-            for slot in &mut pool {
-                *slot = combine(*slot, hash.mix(word));
+        Self { pool, hash }.spawn(spawn_key)
+    }
+
+    /// The sequence with more words of spawn key.
+    #[must_use]
+    pub fn spawn(&self, spawn_key: &[u128]) -> Self {
+        let mut child = self.clone();
+        for word in spawn_key.iter().flat_map(|&key| words(key)) {
+            for slot in &mut child.pool {
+                *slot = combine(*slot, child.hash.mix(word));
             }
         }
-        Self { pool }
+        child
     }
 
     /// The first `count` output words.

@@ -75,9 +75,11 @@ impl Sampler for ResMultistep {
                     lincomb(&[(1.0, &denoised), (ratio, &x), (-ratio, uncond)])?
                 }
             };
+            let added = self.s_noise * up;
             x = if s1 > 0.0 {
+                // Drawn even where none is added: the reference does.
                 let noise = run.step_noise(&x)?;
-                lincomb(&[(1.0, &kept), (self.s_noise * up, &noise)])?
+                if added == 0.0 { kept } else { lincomb(&[(1.0, &kept), (added, &noise)])? }
             } else {
                 kept
             };
