@@ -11,7 +11,7 @@ const KNOWN: &[(&str, &str)] = &[(
 )];
 
 /// Groups of cases without an operation.
-const NOT_YET: &[&str] = &["api/?", "models/clip_vision_preprocess"];
+const NOT_YET: &[&str] = &["api/?"];
 
 #[test]
 fn reference_cases() {

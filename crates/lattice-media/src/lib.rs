@@ -26,8 +26,10 @@ mod png_decode;
 pub mod porter_duff;
 pub mod quantize;
 pub mod resize;
+pub mod svg;
 mod tensor;
 pub mod transform;
+pub mod webp;
 
 pub use decode::{Decoded, Limits, Picture};
 pub use error::{MediaError, Result};

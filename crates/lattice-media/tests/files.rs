@@ -2,7 +2,8 @@
 
 use std::io::Write;
 
-use lattice_media::{Limits, MediaError, Pixels, animation, decode, metadata, pixels, png};
+use lattice_media::webp::Compression;
+use lattice_media::{Limits, MediaError, Pixels, animation, decode, metadata, pixels, png, webp};
 use proptest::prelude::*;
 
 fn picture(channels: std::ops::RangeInclusive<usize>) -> impl Strategy<Value = Pixels> {
@@ -41,11 +42,52 @@ proptest! {
     }
 
     #[test]
+    fn webp_round_trip(
+        first in picture(1..=4),
+        frames in 1..4usize,
+        texts in texts(),
+        method in 0u8..=6,
+    ) {
+        // Opaque: colours of transparent pixels are not kept.
+        let opaque = |p: &Pixels, seed: u8| {
+            let mut p = p.clone();
+            for pixel in p.data.chunks_exact_mut(p.channels) {
+                let colors = if p.channels.is_multiple_of(2) { p.channels - 1 } else { p.channels };
+                pixel[..colors].iter_mut().for_each(|v| *v = v.wrapping_add(seed));
+                if colors < p.channels { pixel[colors] = 255 }
+            }
+            p
+        };
+        let pictures: Vec<Pixels> = (0..frames).map(|i| opaque(&first, i as u8 * 77)).collect();
+        let compression = Compression { lossless: true, quality: 20.0, method };
+        let file = webp::encode(&pictures, 40, &texts, compression).unwrap();
+        prop_assert_eq!(metadata::read(&file), texts);
+        let decoded = decode::decode(&file, Limits::default()).unwrap();
+        prop_assert_eq!((decoded.frames.len(), decoded.size()), (frames, (first.width, first.height)));
+        for (frame, p) in decoded.frames.iter().zip(&pictures) {
+            for (rgb, sample) in frame.rgb.chunks_exact(3).zip(p.data.chunks_exact(p.channels)) {
+                let colors = if p.channels > 2 { 3 } else { 1 };
+                let wanted: Vec<u8> = (0..3).map(|c| sample[c.min(colors - 1)]).collect();
+                // Frames lie on the ones before them; the decoder's sum of the two is off by one level.
+                prop_assert!(rgb.iter().zip(&wanted).all(|(a, b)| a.abs_diff(*b) <= 1), "{:?} {:?}", rgb, wanted);
+            }
+        }
+    }
+
+    #[test]
     fn damaged_files_never_panic(p in picture(3..=4), at: prop::sample::Index, byte: u8, cut: bool) {
         let texts = [("prompt".to_owned(), "{}".to_owned())];
         let files = [
             png::encode(&p, &texts, 4).unwrap(),
-            animation::encode_png(&[p.clone(), Pixels { data: vec![7; p.data.len()], ..p }], 100, &texts, 1).unwrap(),
+            animation::encode_png(
+                &[p.clone(), Pixels { data: vec![7; p.data.len()], ..p.clone() }], 100, &texts, 1,
+            ).unwrap(),
+            webp::encode(
+                &[p.clone(), Pixels { data: vec![7; p.data.len()], ..p.clone() }],
+                100,
+                &texts,
+                Compression { lossless: false, quality: 50.0, method: 0 },
+            ).unwrap(),
         ];
         for mut file in files {
             let at = at.index(file.len());
@@ -86,6 +128,58 @@ fn animation_keeps_frames_and_its_chunk_after_the_pixels() {
     let control = find(b"fcTL") + 4;
     // The equal pair is one frame of 250 ms.
     assert_eq!(file[control + 20..control + 24], [0, 250, 3, 232]);
+}
+
+#[test]
+fn webp_files_move_and_lose_only_what_they_may() {
+    let compression = |lossless| Compression { lossless, quality: 80.0, method: 4 };
+    let gradient = |seed: usize| Pixels {
+        width: 32,
+        height: 24,
+        channels: 4,
+        data: (0..32 * 24).flat_map(|i| [(i % 32 * 8) as u8, (i / 32 * 10 + seed) as u8, 90, 255]).collect(),
+    };
+    let texts = [("prompt".to_owned(), "{}".to_owned()), ("workflow".to_owned(), "[1]".to_owned())];
+    let lossy = webp::encode(&[gradient(0), gradient(9)], 125, &texts, compression(false)).unwrap();
+    assert_eq!(metadata::read(&lossy), texts);
+    let decoded = decode::decode(&lossy, Limits::default()).unwrap();
+    assert_eq!(decoded.frames.len(), 2);
+    for (frame, p) in decoded.frames.iter().zip([gradient(0), gradient(9)]) {
+        let off = frame.rgb.chunks_exact(3).zip(p.data.chunks_exact(4));
+        let off = off.flat_map(|(a, b)| (0..3).map(|c| u64::from(a[c].abs_diff(b[c])))).sum::<u64>();
+        assert!(off > 0 && off < 5 * 32 * 24 * 3, "{off} off in all");
+    }
+    // Every frame header holds its time in milliseconds after position and size.
+    let times: Vec<_> = lossy
+        .windows(4)
+        .enumerate()
+        .filter(|(_, w)| *w == b"ANMF")
+        .map(|(at, _)| lossy[at + 8 + 12])
+        .collect();
+    assert_eq!(times, [125, 125]);
+    let mut clear = gradient(0);
+    clear.data[3] = 0;
+    let still = webp::encode(&[clear], 125, &texts, compression(true)).unwrap();
+    assert_eq!(metadata::read(&still), texts);
+    let decoded = decode::decode(&still, Limits::default()).unwrap();
+    assert_eq!(decoded.frames[0].alpha.as_ref().map(|a| (a[0], a[1])), Some((0, 255)));
+}
+
+#[test]
+fn what_no_webp_file_can_hold_is_an_error() {
+    let compression = Compression { lossless: true, quality: 80.0, method: 4 };
+    let p = |width, height, channels| Pixels {
+        width,
+        height,
+        channels,
+        data: vec![0; width * height * channels],
+    };
+    assert!(webp::encode(&[], 100, &[], compression).is_err());
+    assert!(webp::encode(&[p(2, 2, 3), p(2, 1, 3)], 100, &[], compression).is_err());
+    assert!(webp::encode(&[p(16_384, 1, 3)], 100, &[], compression).is_err());
+    assert!(webp::encode(&[p(0, 1, 3)], 100, &[], compression).is_err());
+    assert!(webp::encode(&[p(1, 1, 5)], 100, &[], compression).is_err());
+    assert!(webp::encode(&[Pixels { data: vec![], ..p(1, 1, 3) }], 100, &[], compression).is_err());
 }
 
 #[test]

@@ -5,6 +5,7 @@
 
 pub mod assemble;
 mod clip_layer;
+pub mod control;
 mod convert;
 pub mod detect;
 pub mod diffusers;
@@ -19,6 +20,7 @@ mod rope;
 pub mod sd3;
 pub mod sd_unet;
 mod shuffle;
+pub mod style_model;
 pub mod t2i_adapter;
 pub mod text;
 pub mod tokenizers;
@@ -27,11 +29,13 @@ pub mod upscale;
 pub mod vae;
 pub mod vision;
 
+pub use control::ControlNetwork;
 pub use detect::{Checkpoint, DetectError};
 pub use error::ModelError;
 pub use hints::Hints;
 pub use network::{DiffusionNetwork, NetworkInput};
 pub use options::ForwardOptions;
+pub use style_model::StyleModel;
 pub use t2i_adapter::T2iAdapter;
 pub use text::{TextEncoder, TextInput, TextOptions, TextOutput, Token};
 pub use upscale::Upscaler;

@@ -75,6 +75,44 @@ pub struct Control {
     pub output: Vec<Option<Tensor>>,
 }
 
+impl Control {
+    /// With every residual changed.
+    ///
+    /// # Errors
+    /// Those of `change`.
+    pub fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let changed = |list: &[Option<Tensor>]| -> Result<Vec<Option<Tensor>>> {
+            list.iter().map(|residual| residual.as_ref().map(&change).transpose()).collect()
+        };
+        Ok(Self {
+            input: changed(&self.input)?,
+            middle: changed(&self.middle)?,
+            output: changed(&self.output)?,
+        })
+    }
+
+    /// The residuals of two control networks at once, place by place.
+    ///
+    /// # Errors
+    /// If residuals of one place differ in size.
+    pub fn merged(&self, other: &Self) -> Result<Self> {
+        let merged = |a: &[Option<Tensor>], b: &[Option<Tensor>]| -> Result<Vec<Option<Tensor>>> {
+            let places = 0..a.len().max(b.len());
+            let at = |list: &[Option<Tensor>], i: usize| list.get(i).cloned().flatten();
+            let both = places.map(|i| match (at(a, i), at(b, i)) {
+                (Some(a), Some(b)) => (a + b).map(Some),
+                (a, b) => Ok(a.or(b)),
+            });
+            both.collect()
+        };
+        Ok(Self {
+            input: merged(&self.input, &other.input)?,
+            middle: merged(&self.middle, &other.middle)?,
+            output: merged(&self.output, &other.output)?,
+        })
+    }
+}
+
 /// A network that predicts noise, velocity or data from a noisy latent.
 pub trait DiffusionNetwork: Send + Sync {
     /// The raw network output, before any prediction-type conversion: shape of `input.x` with the family's output

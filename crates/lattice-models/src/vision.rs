@@ -13,6 +13,24 @@ use crate::text::vision_from_openclip;
 /// Heads of all published towers.
 const HEADS: usize = 16;
 
+/// Mean and deviation of the channels of training pictures, which towers want taken out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ColorStatistics {
+    /// Means of red, green and blue in 0..1.
+    pub mean: [f32; 3],
+    /// Deviations.
+    pub deviation: [f32; 3],
+}
+
+/// CLIP's.
+pub const CLIP_COLORS: ColorStatistics = ColorStatistics {
+    mean: [0.48145466, 0.4578275, 0.40821073],
+    deviation: [0.26862954, 0.26130258, 0.27577711],
+};
+
+/// SigLIP's.
+pub const SIGLIP_COLORS: ColorStatistics = ColorStatistics { mean: [0.5; 3], deviation: [0.5; 3] };
+
 /// Structure of a vision tower.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VisionConfig {
@@ -136,6 +154,11 @@ impl ClipVision {
     /// The structure.
     pub fn config(&self) -> &VisionConfig {
         &self.config
+    }
+
+    /// How pictures are normalised for it.
+    pub fn colors(&self) -> &'static ColorStatistics {
+        if self.config.class_token { &CLIP_COLORS } else { &SIGLIP_COLORS }
     }
 
     /// Encodes normalised pictures [B, 3, S, S], S being the picture size of the structure.

@@ -5,17 +5,17 @@
 //! ([`predict_lists`]).
 
 mod area;
+mod control;
 pub mod edit;
 mod hooks;
 mod predict;
 mod resolve;
 
-use std::sync::Arc;
-
-use candle_core::{Result, Tensor};
-use lattice_models::network::{Control, NetworkInput, ReferencePlacement};
+use candle_core::Tensor;
+use lattice_models::network::ReferencePlacement;
 
 pub use area::{Area, Cells};
+pub use control::{AppliedControl, ControlCall, ControlHint, ControlSource};
 pub use hooks::{ActiveHook, Hook, HookSource, HookState, Keyframe, Keyframes};
 pub(crate) use predict::repeat_batch;
 pub use predict::{List, predict_lists};
@@ -63,6 +63,8 @@ pub struct Options {
     pub hooks: Vec<Hook>,
     /// A control network or adapter.
     pub control: Option<ControlHint>,
+    /// The text that control networks read instead of the entry's.
+    pub control_text: Option<ControlText>,
     /// Distilled guidance.
     pub guidance: Guidance,
     /// Sizes that SDXL is told.
@@ -75,6 +77,15 @@ pub struct Options {
     pub references: Vec<Tensor>,
     /// How those are placed beside the picture.
     pub reference_placement: ReferencePlacement,
+}
+
+/// An encoded prompt for control networks.
+#[derive(Clone, Debug)]
+pub struct ControlText {
+    /// Text states, [1, tokens, width].
+    pub tensor: Tensor,
+    /// Pooled text, [1, width].
+    pub pooled: Option<Tensor>,
 }
 
 /// The guidance scale that distilled models take as an input.
@@ -105,6 +116,7 @@ impl Default for Options {
             text_range: None,
             hooks: Vec::new(),
             control: None,
+            control_text: None,
             guidance: Guidance::default(),
             sizes: SizeOptions::default(),
             concat_latent: None,
@@ -149,24 +161,6 @@ pub struct SizeOptions {
     pub target_height: Option<f64>,
     /// Aesthetic score (refiner).
     pub aesthetic_score: Option<f64>,
-}
-
-/// Yields residuals for the base network.
-pub trait ControlSource: Send + Sync + std::fmt::Debug {
-    /// Residuals for a call of the base network at a noise level; None where it does not apply.
-    ///
-    /// # Errors
-    /// If the hint does not fit the latent, or the control network fails.
-    fn residuals(&self, input: &NetworkInput, sigma: f64) -> Result<Option<Control>>;
-}
-
-/// A control network with its hint.
-#[derive(Clone, Debug)]
-pub struct ControlHint {
-    /// The network.
-    pub source: Arc<dyn ControlSource>,
-    /// Whether the other lists get it as well.
-    pub apply_to_uncond: bool,
 }
 
 impl Entry {

@@ -244,7 +244,8 @@ fn evaluate(model: &dyn NoiseModel, group: &[&Job<'_>], sigma: f64) -> Result<Ve
     let crops: Vec<&Tensor> = group.iter().map(|job| &job.crop).collect();
     let x = if let [only] = crops[..] { only.clone() } else { Tensor::cat(&crops, 0)? };
     let control = group[0].entry.control.as_ref().map(|c| c.source.as_ref());
-    let denoised = model.denoised(&x, sigma, &inputs, Call { control, options: group[0].options })?;
+    let call = Call { control, entries: group.len(), options: group[0].options };
+    let denoised = model.denoised(&x, sigma, &inputs, call)?;
     (0..group.len()).map(|i| denoised.narrow(0, i * batch, batch)?.contiguous()).collect()
 }
 

@@ -65,6 +65,10 @@ pub struct ModelInputs {
     pub guidance: Option<Tensor>,
     /// Channels joined to the noisy latent, [n, C', spatial...]; cut like the latent.
     pub concat: Option<Tensor>,
+    /// Text states that control networks read instead, [n, tokens, width].
+    pub control_context: Option<Tensor>,
+    /// Vector condition that control networks read instead, [n, width].
+    pub control_y: Option<Tensor>,
     /// Latents to look at, [n, C, h, w] each, scaled.
     pub references: Vec<Tensor>,
     /// How those are placed beside the picture.
@@ -72,8 +76,17 @@ pub struct ModelInputs {
 }
 
 impl ModelInputs {
-    fn tensors(&self) -> [Option<&Tensor>; 5] {
-        [&self.context, &self.context_mask, &self.y, &self.guidance, &self.concat].map(Option::as_ref)
+    fn tensors(&self) -> [Option<&Tensor>; 7] {
+        [
+            &self.context,
+            &self.context_mask,
+            &self.y,
+            &self.guidance,
+            &self.concat,
+            &self.control_context,
+            &self.control_y,
+        ]
+        .map(Option::as_ref)
     }
 
     /// Whether two entries fit into one call. Texts of different lengths do where a repeated text means the same
@@ -95,7 +108,7 @@ impl ModelInputs {
         };
         let same_references =
             sizes(self) == sizes(other) && self.reference_placement == other.reference_placement;
-        texts_fit && (1..5).all(same) && same_references
+        texts_fit && (1..7).all(same) && same_references
     }
 
     /// Every tensor at the latent's batch size.
@@ -107,6 +120,8 @@ impl ModelInputs {
             y: repeat(&self.y)?,
             guidance: repeat(&self.guidance)?,
             concat: repeat(&self.concat)?,
+            control_context: repeat(&self.control_context)?,
+            control_y: repeat(&self.control_y)?,
             references: self.references.iter().map(|t| repeat_batch(t, batch)).collect::<Result<_>>()?,
             reference_placement: self.reference_placement,
         })
@@ -139,6 +154,8 @@ impl ModelInputs {
             y: join(|i| &i.y)?,
             guidance: join(|i| &i.guidance)?,
             concat: join(|i| &i.concat)?,
+            control_context: join(|i| &i.control_context)?,
+            control_y: join(|i| &i.control_y)?,
             references: join_each(all)?,
             reference_placement: all.first().map(|i| i.reference_placement).unwrap_or_default(),
         })
@@ -174,6 +191,8 @@ fn repeats(a: usize, b: usize) -> bool {
 pub struct Call<'a> {
     /// A control network whose residuals are added.
     pub control: Option<&'a dyn ControlSource>,
+    /// How many entries share the call.
+    pub entries: usize,
     /// Changes to the network's inner workings.
     pub options: &'a ForwardOptions,
 }

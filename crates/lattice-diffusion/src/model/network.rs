@@ -8,7 +8,7 @@ use lattice_models::network::Reference;
 use lattice_models::{DiffusionNetwork, NetworkInput};
 
 use super::{Call, ListRole, ModelInputs, NoiseModel, Run, added, concat};
-use crate::conditioning::{ActiveHook, Entry, Guidance};
+use crate::conditioning::{ActiveHook, ControlCall, Entry, Guidance, Options};
 use crate::latent_format::LatentFormat;
 use crate::{ModelSampling, Prediction};
 
@@ -171,7 +171,18 @@ impl NoiseModel for NetworkModel {
                 )
             }
         }
+        let (control_context, control_y) = match &entry.options.control_text {
+            None => (None, None),
+            Some(text) => {
+                let pooled = text.pooled.clone();
+                let read = Entry { options: Options { pooled, ..entry.options.clone() }, ..entry.clone() };
+                let states = text.tensor.to_dtype(DType::F32)?.to_device(&run.device)?;
+                (Some(states), self.vector(&read, role, run)?)
+            }
+        };
         Ok(ModelInputs {
+            control_context,
+            control_y,
             context: self.spec.context_width.map(|_| context),
             context_mask: entry.options.attention_mask.clone(),
             y: self.vector(entry, role, run)?,
@@ -184,10 +195,6 @@ impl NoiseModel for NetworkModel {
 
     fn denoised(&self, x: &Tensor, sigma: f64, inputs: &ModelInputs, call: Call<'_>) -> Result<Tensor> {
         let scaled = self.sampling.network_input(x, sigma)?;
-        let joined = match &inputs.concat {
-            Some(concat) => Tensor::cat(&[&scaled, concat], 1)?,
-            None => scaled,
-        };
         let timesteps = Tensor::full(self.sampling.timestep(sigma), x.dim(0)?, x.device())?;
         let mut input = NetworkInput {
             context: inputs.context.clone(),
@@ -198,10 +205,18 @@ impl NoiseModel for NetworkModel {
                 latents: inputs.references.clone(),
                 placement: inputs.reference_placement,
             }),
-            ..NetworkInput::new(joined, timesteps)
+            ..NetworkInput::new(scaled, timesteps)
         };
         if let Some(control) = call.control {
-            input.control = control.residuals(&input, sigma)?;
+            // Control networks see the latent alone, and their own text where there is one.
+            let mut seen = input.clone();
+            seen.context = inputs.control_context.clone().or(seen.context);
+            seen.y = inputs.control_y.clone().or(seen.y);
+            let (sampling, entries) = (&self.sampling, call.entries);
+            input.control = control.residuals(&ControlCall { input: &seen, sigma, sampling, entries })?;
+        }
+        if let Some(concat) = &inputs.concat {
+            input.x = Tensor::cat(&[&input.x, concat], 1)?;
         }
         let output = self.network.forward(&input, call.options)?.to_dtype(x.dtype())?;
         self.sampling.denoised(x, &output, sigma)

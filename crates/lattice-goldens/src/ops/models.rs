@@ -9,8 +9,10 @@ use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
 use lattice_models::network::{Control, Reference, ReferencePlacement};
 use lattice_models::sd_unet::ControlNet;
 use lattice_models::{
-    ClipVision, ForwardOptions, NetworkInput, T2iAdapter, TextInput, TextOptions, Upscaler,
+    ClipVision, ForwardOptions, NetworkInput, StyleModel, T2iAdapter, TextInput, TextOptions, Upscaler,
+    vision,
 };
+use lattice_nodes::types::pixels_for_vision;
 use lattice_weights::{StateDict, StoredDType};
 
 use super::Operation;
@@ -25,6 +27,8 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("models", "vae_decode", vae_decode),
     ("models", "text_encode", text_encode),
     ("models", "clip_vision_encode", clip_vision_encode),
+    ("models", "clip_vision_preprocess", clip_vision_preprocess),
+    ("models", "style_model", style_model),
     ("models", "upscale_model", upscale_model),
     ("models", "controlnet_forward", controlnet_forward),
     ("models", "t2i_features", t2i_features),
@@ -146,6 +150,23 @@ fn clip_vision_encode(case: &Case<'_>) -> Result<Outcome> {
     Ok(Outcome::Ran(checks))
 }
 
+fn clip_vision_preprocess(case: &Case<'_>) -> Result<Outcome> {
+    let params = case.field("params")?;
+    let size = params["size"].as_u64().context("no size")? as usize;
+    let crop = params["crop"].as_bool().context("no crop")?;
+    let colors = match params["norm"].as_str() {
+        Some("siglip") => &vision::SIGLIP_COLORS,
+        _ => &vision::CLIP_COLORS,
+    };
+    let out = pixels_for_vision(&required(case, "image_nhwc")?, size, crop, colors)?;
+    Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
+fn style_model(case: &Case<'_>) -> Result<Outcome> {
+    let out = StyleModel::load(&checkpoint(case)?)?.forward(&required(case, "image_features")?)?;
+    Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
+}
+
 fn upscale_model(case: &Case<'_>) -> Result<Outcome> {
     let upscaler = Upscaler::load(&checkpoint(case)?)?;
     let out = upscaler.forward(&required(case, "image")?)?;
@@ -155,7 +176,8 @@ fn upscale_model(case: &Case<'_>) -> Result<Outcome> {
 
 fn controlnet_forward(case: &Case<'_>) -> Result<Outcome> {
     let network = ControlNet::load(&checkpoint(case)?)?;
-    compare_control(case, network.forward(&network_input(case)?, &required(case, "hint")?)?)
+    let guide = network.read_hint(&required(case, "hint")?)?;
+    compare_control(case, network.forward(&network_input(case)?, &guide)?)
 }
 
 fn t2i_features(case: &Case<'_>) -> Result<Outcome> {

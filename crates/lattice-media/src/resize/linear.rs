@@ -70,6 +70,34 @@ pub(super) fn bicubic(planes: &Tensor, width: usize, height: usize) -> Result<Te
     separable(planes, width, height, taps)
 }
 
+/// See [`super::Method::BicubicAntialiased`].
+pub(super) fn bicubic_antialiased(planes: &Tensor, width: usize, height: usize) -> Result<Tensor> {
+    const A: f32 = -0.5;
+    // Rounded as the reference does: results are rounded to 8 bits, where the last bit decides between two levels.
+    let cubic = |d: f32| match d.abs() {
+        d if d < 1.0 => ((A + 2.0).mul_add(d, -(A + 3.0)) * d).mul_add(d, 1.0),
+        d if d < 2.0 => (d - 5.0).mul_add(d, 8.0).mul_add(d, -4.0) * A,
+        _ => 0.0,
+    };
+    let taps = |old: usize, new: usize| -> Vec<Taps> {
+        let scale = old as f32 / new as f32;
+        // Where the picture grows the kernel keeps its width.
+        let stretch = scale.max(1.0);
+        (0..new)
+            .map(|i| {
+                let (centre, support) = (scale * (i as f32 + 0.5), 2.0 * stretch);
+                let start = (centre - support + 0.5).max(0.0) as usize;
+                let end = ((centre + support + 0.5) as usize).clamp(start + 1, old.max(start + 1));
+                let weights = (start..end).map(|x| cubic((x as f32 - centre + 0.5) * (1.0 / stretch)));
+                let total: f32 = weights.clone().sum();
+                let taps = weights.map(|w| w / total);
+                Taps { taps: (start..).map(|x| x.min(old - 1)).zip(taps).collect() }
+            })
+            .collect()
+    };
+    separable(planes, width, height, taps)
+}
+
 /// See [`super::Method::Area`].
 pub(super) fn area(planes: &Tensor, width: usize, height: usize) -> Result<Tensor> {
     let (_, _, h, w) = planes.dims4()?;

@@ -18,6 +18,9 @@ pub enum Method {
     Area,
     /// Cubic convolution (a = -0.75), half-pixel centres, edges repeated, results not clamped.
     Bicubic,
+    /// Cubic convolution (a = -0.5) over as much of the source as an output pixel covers (antialiased), results not clamped.
+    /// No node offers it: vision towers see pictures so.
+    BicubicAntialiased,
     /// Pillow's Lanczos-3 on 8-bit samples (antialiased).
     Lanczos,
     /// Bilinear on the sphere of channel vectors, for latents.
@@ -101,6 +104,7 @@ pub fn common_upscale(
         Method::NearestExact => linear::nearest_exact(&source, width, height),
         Method::Bilinear => linear::bilinear(&source, width, height),
         Method::Bicubic => linear::bicubic(&source, width, height),
+        Method::BicubicAntialiased => linear::bicubic_antialiased(&source, width, height),
         Method::Area => linear::area(&source, width, height),
         Method::Lanczos => lanczos::resize(&source, width, height),
         Method::Bislerp => bislerp::resize(&source, width, height),

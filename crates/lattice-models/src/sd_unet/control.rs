@@ -107,19 +107,33 @@ impl ControlNet {
         &self.config
     }
 
-    /// Residuals at strength 1: `output` entry i for skip i, `middle` one entry. `hint` [B, 3, 8 H, 8 W] in 0..1 for a latent
-    /// of H by W cells.
-    pub fn forward(&self, input: &NetworkInput, hint: &Tensor) -> Result<Control> {
-        let channels = input.x.dims4()?.1;
-        if channels != self.config.in_channels {
-            bail!("the latent has {channels} channels, this ControlNet needs {}", self.config.in_channels)
-        }
+    /// What the network reads of a hint [B, 3, 8 H, 8 W] in 0..1 for latents of H by W cells: [B, width, H, W], the same at
+    /// every step.
+    pub fn read_hint(&self, hint: &Tensor) -> Result<Tensor> {
         let mut guide = hint.clone();
         for (i, conv) in self.input_hint_block.iter().enumerate() {
             guide = conv.forward(&guide)?;
             if i + 1 < self.input_hint_block.len() {
                 guide = guide.silu()?;
             }
+        }
+        Ok(guide)
+    }
+
+    /// Residuals at strength 1: `output` entry i for skip i, `middle` one entry. `guide` is what [`Self::read_hint`] made of a
+    /// hint of the latent's size.
+    pub fn forward(&self, input: &NetworkInput, guide: &Tensor) -> Result<Control> {
+        let channels = input.x.dims4()?.1;
+        if channels != self.config.in_channels {
+            bail!("the latent has {channels} channels, this ControlNet needs {}", self.config.in_channels)
+        }
+        if let (Some(width), Some(context)) = (self.config.context_width, &input.context)
+            && context.dims3()?.2 != width
+        {
+            bail!(
+                "the encoded text is {} wide, this ControlNet needs {width}; it is for another family of models",
+                context.dims3()?.2
+            )
         }
         let emb = self.conditioner.forward(input)?;
         let options = ForwardOptions::default();
@@ -137,7 +151,7 @@ impl ControlNet {
         for (block, zero_conv) in self.input_blocks.iter().zip(&self.zero_convs) {
             h = block.forward(h, &condition, None)?;
             if let Some(guide) = guide.take() {
-                h = h.broadcast_add(&guide)?;
+                h = h.broadcast_add(guide)?;
             }
             output.push(Some(zero_conv.forward(&h)?));
         }

@@ -11,6 +11,7 @@ use candle_core::{Result, Tensor};
 pub use clip::{ClipConfig, ClipText};
 
 pub use crate::clip_layer::ClipActivation;
+pub(crate) use openclip::blocks as openclip_blocks;
 pub use openclip::{from_openclip, is_openclip, to_openclip, vision_from_openclip};
 pub use t5::{T5Config, T5Encoder};
 

@@ -34,7 +34,7 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
     for end in ["weight", "bias"] {
         put(format!("text_model.final_layer_norm.{end}"), scope.weight(&format!("ln_final.{end}"))?);
     }
-    blocks(scope, "text_model", &mut put)?;
+    blocks(&scope.at("transformer").at("resblocks"), "text_model", &mut put)?;
     if let Some(projection) = scope.optional("text_projection") {
         put("text_projection.weight".into(), transpose(&projection)?);
     }
@@ -42,9 +42,8 @@ pub fn from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
     Ok(StateDict::new(dict.source(), out, dict.metadata().clone()))
 }
 
-/// The blocks below `scope` under the names that they have below `to`.
-fn blocks(scope: &Scope<'_>, to: &str, mut put: impl FnMut(String, Weight)) -> Built<()> {
-    let blocks = scope.at("transformer").at("resblocks");
+/// The numbered blocks below `blocks` under the names that they have below `to`.
+pub(crate) fn blocks(blocks: &Scope<'_>, to: &str, mut put: impl FnMut(String, Weight)) -> Built<()> {
     for i in 0..blocks.count() {
         let (block, to) = (blocks.at(i), format!("{to}.encoder.layers.{i}"));
         for (theirs, ours) in LAYERS {
@@ -56,7 +55,7 @@ fn blocks(scope: &Scope<'_>, to: &str, mut put: impl FnMut(String, Weight)) -> B
             let rows = block.shape(fused, rank)?[0];
             if rows % 3 != 0 {
                 let name = block.full_name(fused);
-                return Err(scope.invalid(format!("`{name}`: {rows} rows are not query, key and value")));
+                return Err(blocks.invalid(format!("`{name}`: {rows} rows are not query, key and value")));
             }
             for (part, ours) in ["q_proj", "k_proj", "v_proj"].into_iter().enumerate() {
                 let weight = block.weight(fused)?.narrow_rows(part * rows / 3, rows / 3)?;
@@ -83,7 +82,7 @@ pub fn vision_from_openclip(scope: &Scope<'_>) -> Built<StateDict> {
             put(format!("{model}.{ours}.{end}"), scope.weight(&format!("{theirs}.{end}"))?);
         }
     }
-    blocks(scope, model, &mut put)?;
+    blocks(&scope.at("transformer").at("resblocks"), model, &mut put)?;
     if let Some(projection) = scope.optional("proj") {
         put("visual_projection.weight".into(), transpose(&projection)?);
     }

@@ -6,17 +6,26 @@ use std::sync::Arc;
 use lattice_graph::{CallContext, Extensions, Inputs, Node};
 use lattice_media::decode::{self, Channel, Decoded, Limits};
 use lattice_media::json::ascii_json;
-use lattice_media::{pixels, png};
+use lattice_media::{pixels, png, svg};
 use serde_json::Value as Json;
 
+use super::MAX_RESOLUTION;
 use crate::node::{Ui, node};
 use crate::services::{Folders, OutputNames, Root, Settings, file_hash};
-use crate::types::{Image, Mask};
+use crate::types::{Image, Mask, Svg};
 use crate::{Error, Result};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
-    crate::nodes![save_image, preview_image, load_image, load_image_mask, load_image_output]
+    crate::nodes![
+        save_image,
+        preview_image,
+        save_svg,
+        load_image,
+        load_image_mask,
+        load_image_output,
+        webcam_capture
+    ]
 }
 
 /// zlib levels: results are worth the time, previews are not.
@@ -92,6 +101,30 @@ fn write_pngs(ctx: &CallContext<'_>, images: &Image, root: Root, prefix: &str, l
         ctx.check_interrupt()?;
         let file = png::encode(picture, &texts, level).map_err(Error::other)?;
         saved.push(names.write(i, "png", &file)?.entry());
+    }
+    Ok(Ui::new("images", saved))
+}
+
+/// Saves drawings as SVG files in the output folder, with the prompt and the workflow inside.
+#[node(
+    name = "SaveSVGNode",
+    title = "SaveSVGNode",
+    category = "image/save",
+    module = "comfy_extras.nodes_images",
+    output_node,
+    hidden(prompt, extra_pnginfo)
+)]
+fn save_svg(
+    ctx: &CallContext<'_>,
+    svg: Svg,
+    #[widget(default = "svg/ComfyUI")] filename_prefix: String,
+) -> Result<Ui> {
+    let texts = metadata(ctx)?;
+    let mut names = OutputNames::new(&*ctx.service::<Folders>()?, Root::Output, &filename_prefix, (0, 0))?;
+    let mut saved = Vec::new();
+    for (i, document) in svg.0.iter().enumerate() {
+        let file = svg::with_metadata(document, &texts);
+        saved.push(names.write(i, "svg", file.as_bytes())?.entry());
     }
     Ok(Ui::new("images", saved))
 }
@@ -186,6 +219,33 @@ fn load_image_output(
     image: &str,
 ) -> Result<(Image, Mask)> {
     load_image(ctx, image)
+}
+
+/// Loads the picture that the front end took with a camera.
+#[node(
+    name = "WebcamCapture",
+    title = "Webcam Capture",
+    category = "image",
+    module = "comfy_extras.nodes_webcam",
+    fingerprint = image_hash,
+    validate(image, with = image_exists)
+)]
+fn webcam_capture(
+    ctx: &CallContext<'_>,
+    #[kind("WEBCAM")]
+    #[widget]
+    image: &str,
+    #[name("width")]
+    #[widget(default = 0, min = 0, max = MAX_RESOLUTION, step = 1)]
+    _width: usize,
+    #[name("height")]
+    #[widget(default = 0, min = 0, max = MAX_RESOLUTION, step = 1)]
+    _height: usize,
+    #[name("capture_on_queue")]
+    #[widget(default = true)]
+    _capture_on_queue: bool,
+) -> Result<Image> {
+    Ok(load_image(ctx, image)?.0)
 }
 
 fn decoded(ctx: &CallContext<'_>, name: &str) -> Result<Decoded> {

@@ -3,6 +3,7 @@
 mod attention_multiply;
 mod conditioning;
 mod conditioning_properties;
+mod control;
 mod coverage;
 mod guidance;
 mod hooks;
@@ -11,6 +12,7 @@ mod image_animation;
 mod image_batch;
 mod image_effects;
 mod image_files;
+mod image_sets;
 mod image_transform;
 mod image_websocket;
 mod inpaint;
@@ -39,7 +41,9 @@ mod sigmas;
 mod strings;
 mod text;
 mod text_families;
+mod upscaling;
 mod vae;
+mod vision;
 
 use lattice_graph::Registry;
 
@@ -54,6 +58,7 @@ pub fn registry() -> Registry {
         attention_multiply::nodes(),
         conditioning::nodes(),
         conditioning_properties::nodes(),
+        control::nodes(),
         guidance::nodes(),
         hooks::nodes(),
         image::nodes(),
@@ -61,6 +66,7 @@ pub fn registry() -> Registry {
         image_batch::nodes(),
         image_effects::nodes(),
         image_files::nodes(),
+        image_sets::nodes(),
         image_transform::nodes(),
         image_websocket::nodes(),
         inpaint::nodes(),
@@ -87,7 +93,9 @@ pub fn registry() -> Registry {
         strings::nodes(),
         text::nodes(),
         text_families::nodes(),
+        upscaling::nodes(),
         vae::nodes(),
+        vision::nodes(),
     ];
     categories.into_iter().flatten().collect()
 }

@@ -277,6 +277,19 @@ impl Folders {
         Ok(self.root(root).join(below))
     }
 
+    /// Names of the folders below a root, with `/` between their parts, sorted.
+    pub fn subfolders(&self, root: Root) -> Vec<String> {
+        let root = self.root(root);
+        let visible = |entry: &walkdir::DirEntry| {
+            entry.depth() == 0 || !entry.file_name().to_string_lossy().starts_with('.')
+        };
+        let entries = WalkDir::new(root).min_depth(1).follow_links(true).into_iter().filter_entry(visible);
+        let folders = entries.filter_map(std::result::Result::ok).filter(|e| e.file_type().is_dir());
+        let mut names: Vec<String> = folders.filter_map(|e| relative_name(e.path(), root)).collect();
+        names.sort_unstable();
+        names
+    }
+
     /// Names of the files directly in a root whose extension is among `extensions` (all files if that is empty),
     /// sorted.
     pub fn files(&self, root: Root, extensions: &[&str]) -> Vec<String> {

@@ -2,6 +2,7 @@
 
 mod clip;
 mod clip_vision;
+mod control;
 mod guider;
 mod hooks;
 mod model;
@@ -16,7 +17,8 @@ use candle_core::Tensor;
 use crate::node::GraphType;
 
 pub use clip::{Clip, ClipEncoder, ClipFamily, ClipHooks, EncodedPrompt, PromptChunks, ScheduledClip};
-pub use clip_vision::ClipVision;
+pub use clip_vision::{ClipVision, ClipVisionOutput, pixels_for_vision};
+pub use control::{ControlNet, StyleModel, UpscaleModel};
 pub use guider::Guider;
 pub use hooks::{Floats, HookFile, HookKeyframes, Hooks, Parameters, TimestepsRange};
 pub use model::{Conditioning, Model};
@@ -67,6 +69,18 @@ impl Mask {
             [b, c, h, w] => self.0.reshape((b * c, 1, h, w)),
             ref other => candle_core::bail!("a mask has 2 or 3 axes, not {}", other.len()),
         }
+    }
+}
+
+/// Drawings: documents of SVG.
+#[derive(Clone, Debug)]
+pub struct Svg(pub Arc<[String]>);
+
+impl GraphType for Svg {
+    const NAME: &'static str = "SVG";
+
+    fn bytes(&self) -> usize {
+        self.0.iter().map(String::len).sum()
     }
 }
 
