@@ -140,6 +140,7 @@ fn plain_errors() {
 
 fn main() -> ExitCode {
     plain_errors();
+    lattice_kernels::keep_freed_memory();
     match dispatch(Cli::parse_from(serve::translate(std::env::args_os()))) {
         Ok(code) => code,
         Err(error) => {

@@ -120,6 +120,7 @@ fn build(case: &Case) -> Result<Run> {
 }
 
 fn main() -> Result<()> {
+    lattice_kernels::keep_freed_memory();
     let mut out = std::io::stdout().lock();
     let mut held: Option<(String, Run)> = None;
     for line in std::io::stdin().lock().lines() {

@@ -7,6 +7,7 @@
 #![allow(clippy::inline_always)]
 
 mod activation;
+mod allocator;
 mod attention;
 mod conv;
 mod gemm;
@@ -25,5 +26,6 @@ mod weight;
 mod widen;
 
 pub use activation::Activation;
+pub use allocator::keep_freed_memory;
 pub use simd::instruction_set;
 pub use weight::{StoredDType, Weight};

@@ -58,6 +58,7 @@ fn sample(result: &Tensor) -> Result<Vec<f32>, Error> {
 }
 
 fn main() -> Result<(), Error> {
+    lattice_kernels::keep_freed_memory();
     let file = std::env::args().nth(1).ok_or("usage: networks CHECKPOINT < CASES")?;
     let checkpoint = Checkpoint::load(&lattice_weights::open_any(file.as_ref())?)?;
     let mut out = std::io::stdout().lock();
