@@ -86,6 +86,31 @@ proptest! {
     }
 }
 
+/// Every block type of GGUF, with few rows (dot products) and many (packed panels), against the widened matrix.
+#[test]
+fn blocks_are_multiplied_as_stored() {
+    use lattice_kernels::quant::BlockType as B;
+    for block in [B::Q4_0, B::Q4_1, B::Q5_0, B::Q5_1, B::Q8_0, B::Q2K, B::Q3K, B::Q4K, B::Q5K, B::Q6K] {
+        let dtype = StoredDType::Block(block);
+        for (rows, outputs, inputs) in [(3, 34, 512), (70, 50, 768), (40, 7, 256)] {
+            let (weight, w) = stored(dtype, &[outputs, inputs], None, outputs == 50, 11);
+            assert!(w.iter().all(|v| v.is_finite()) && w.iter().any(|v| *v != 0.0), "{dtype}");
+            let layer = Linear::new(weight, None).unwrap();
+            let x = values(rows * inputs, 5);
+            let y =
+                layer.forward(&Tensor::from_vec(x.clone(), (rows, inputs), &Device::Cpu).unwrap()).unwrap();
+            let row = |v: &[f32], i: usize| v[i * inputs..(i + 1) * inputs].to_vec();
+            let want: Vec<f64> = (0..rows * outputs)
+                .map(|at| {
+                    let (x, w) = (row(&x, at / outputs), row(&w, at % outputs));
+                    x.iter().zip(&w).map(|(&x, &w)| f64::from(x) * f64::from(w)).sum()
+                })
+                .collect();
+            assert_close(&y, &want, 1e-5).unwrap_or_else(|e| panic!("{dtype}: {e}"));
+        }
+    }
+}
+
 #[test]
 fn wrong_widths_are_errors() {
     let (w, _) = stored(StoredDType::F32, &[4, 3], None, false, 1);

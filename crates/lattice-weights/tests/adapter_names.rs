@@ -142,6 +142,58 @@ const SDXL: &[(&str, &str)] = &[("clip_l", "tiny/te_clip_l"), ("clip_g", "tiny/t
 
 const FLUX: &[(&str, &str)] = &[("clip_l", "tiny/te_clip_l"), ("t5xxl", "tiny/te_t5xxl")];
 
+/// OneTrainer's files: the checkpoint's own modules with dots or with underscores under `unet`/`transformer` and the encoders' prefixes, DoRA magnitudes
+/// among them; and those that it writes with bundled embeddings, which are no modules.
+#[test]
+fn onetrainer_files_are_loaded_whole() {
+    let network = KeyTable::network(&manifest("tiny/sdxl", "model.diffusion_model."));
+    let flux = KeyTable::network(&manifest("tiny/flux_dev", ""));
+    let sd3 = KeyTable::network(&manifest("tiny/sd3_medium", "model.diffusion_model."));
+    let encoders = ["clip_l", "clip_g"];
+    let texts = encoders
+        .map(|kind| KeyTable::text_encoder(kind, &encoders, &manifest(&format!("tiny/te_{kind}"), "")));
+    let q = "text_model.encoder.layers.0.self_attn.q_proj";
+    let one = |modules: &[(&str, &str, &KeyTable)]| {
+        let mut tensors = IndexMap::new();
+        for (module, ..) in modules {
+            for suffix in ["lora_up.weight", "lora_down.weight", "alpha", "dora_scale"] {
+                let weight = Weight::from_f32(vec![1.0], 1).unwrap();
+                tensors.insert(format!("{module}.{suffix}"), weight);
+            }
+        }
+        let file = AdapterFile::new(&StateDict::new("onetrainer", tensors, BTreeMap::new()));
+        assert_eq!(file.len(), modules.len());
+        for (module, tensor, table) in modules {
+            let found = table.find(module).unwrap_or_else(|| panic!("{module} is not known"));
+            assert_eq!(found.tensor, *tensor, "{module}");
+        }
+        let tables: Vec<&KeyTable> = modules.iter().map(|(.., table)| *table).collect();
+        assert_eq!(file.unmatched(&tables).names, Vec::<String>::new());
+    };
+    let attention = "transformer_blocks.0.attn1.to_q";
+    let own = format!("input_blocks.4.1.{attention}.weight");
+    one(&[
+        (&format!("lora_unet_down_blocks_1_attentions_0_{}", attention.replace('.', "_")), &own, &network),
+        (&format!("lora_te1_{}", q.replace('.', "_")), &format!("{q}.weight"), &texts[0]),
+        (&format!("lora_te2_{}", q.replace('.', "_")), &format!("{q}.weight"), &texts[1]),
+    ]);
+    one(&[
+        (&format!("unet.down_blocks.1.attentions.0.{attention}"), &own, &network),
+        (&format!("lora_te1.{q}"), &format!("{q}.weight"), &texts[0]),
+        (&format!("lora_te2.{q}"), &format!("{q}.weight"), &texts[1]),
+    ]);
+    one(&[
+        ("lora_transformer_transformer_blocks_0_attn_to_q", "double_blocks.0.img_attn.qkv.weight", &flux),
+        ("transformer.transformer_blocks.0.ff.net.0.proj", "double_blocks.0.img_mlp.0.weight", &flux),
+        ("lora_transformer.single_transformer_blocks.0.proj_out", "single_blocks.0.linear2.weight", &flux),
+    ]);
+    one(&[(
+        "lora_transformer_transformer_blocks_0_attn_to_q",
+        "joint_blocks.0.x_block.attn.qkv.weight",
+        &sd3,
+    )]);
+}
+
 #[test]
 fn modules_of_another_model_are_reported() {
     let table = KeyTable::network(&manifest("tiny/flux_dev", ""));

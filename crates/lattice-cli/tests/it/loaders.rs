@@ -5,9 +5,12 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use lattice_goldens::synthetic::Manifest;
+use lattice_models::detect::TextPart;
 use lattice_models::diffusers::{Piece, Plan, autoencoder_kl, unet};
+use lattice_models::{TextInput, TextOptions};
+use lattice_weights::convert::{Output, convert};
 use lattice_weights::rounding::encode;
-use lattice_weights::{StateDict, StoredDType, Weight, open_any, safetensors};
+use lattice_weights::{BlockType, StateDict, StoredDType, Weight, open_any, safetensors};
 use serde_json::{Value as Json, json};
 
 use crate::common::{lattice, make, picture};
@@ -289,6 +292,82 @@ fn stable_diffusion_3_with_any_of_its_text_encoders() {
         assert!(!pictures.contains(&image), "{texts:?} is like another");
         pictures.push(image);
     }
+}
+
+/// A T5 encoder under llama.cpp's names, in a GGUF file with its blocks as they are, encodes as the same weights under their own names do.
+#[test]
+fn quantised_t5_files_of_llama_cpp_are_text_encoders() {
+    let folder = tempfile::tempdir().unwrap();
+    let t5 = tiny("te_t5xxl");
+    let mut renamed = StateDict::new("t5", IndexMap::new(), BTreeMap::new());
+    for (name, weight) in t5.iter() {
+        let theirs = match name {
+            "shared.weight" => "token_embd.weight".to_owned(),
+            "encoder.final_layer_norm.weight" => "enc.output_norm.weight".to_owned(),
+            name => [
+                ("encoder.block.", "enc.blk."),
+                (".layer.0.layer_norm", ".attn_norm"),
+                (".layer.1.layer_norm", ".ffn_norm"),
+                (".layer.0.SelfAttention.relative_attention_bias", ".attn_rel_b"),
+                (".layer.0.SelfAttention.", ".attn_"),
+                (".layer.1.DenseReluDense.wi_0", ".ffn_gate"),
+                (".layer.1.DenseReluDense.wi_1", ".ffn_up"),
+                (".layer.1.DenseReluDense.wo", ".ffn_down"),
+            ]
+            .iter()
+            .fold(name.to_owned(), |name, (from, to)| name.replace(from, to)),
+        };
+        renamed.insert(theirs, weight.clone());
+    }
+    let encode = |dict: &StateDict| {
+        let part = TextPart::load(dict).unwrap();
+        assert_eq!(part.kind.name(), "t5xxl");
+        let input = TextInput::from_ids(&[vec![3, 9, 1712, 1, 0, 0]]);
+        let options = TextOptions { layer: 1, final_norm: true };
+        part.encoder.encode(&input, options).unwrap().states.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+    };
+    let want = encode(&t5);
+    for (dtype, tolerance) in [(StoredDType::F16, 0.0), (StoredDType::Block(BlockType::Q8_0), 0.03)] {
+        let path = folder.path().join(format!("{dtype}.gguf"));
+        convert(&renamed, &path, Output::Gguf, Some(dtype), BTreeMap::new(), |_| ()).unwrap();
+        let dict = open_any(&path).unwrap();
+        assert_eq!(dict.get("enc.blk.1.ffn_up.weight").unwrap().dtype(), dtype);
+        let got = encode(&dict);
+        let largest = want.iter().fold(0f32, |m, v| m.max(v.abs()));
+        for (g, w) in got.iter().zip(&want) {
+            assert!((g - w).abs() <= tolerance * largest, "{dtype}: {g} for {w}");
+        }
+    }
+}
+
+/// HiDream's four encoders are opened and recognised; its network is not there, and the error says so.
+#[test]
+fn four_text_encoders_are_recognised() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    for name in ["te_clip_l", "te_clip_g", "te_t5xxl", "te_llama3_8b"] {
+        make(base, name, "text_encoders");
+    }
+    let run = |names: [&str; 4]| {
+        let inputs: Vec<(String, String)> = names
+            .iter()
+            .enumerate()
+            .map(|(i, name)| (format!("clip_name{}", i + 1), format!("te_{name}.safetensors")))
+            .collect();
+        let inputs: BTreeMap<String, String> = inputs.into_iter().collect();
+        make(base, "sd15", "checkpoints");
+        let mut prompt =
+            text_to_image(checkpoint("sd15"), [json!(["m", 0]), json!(["q", 0]), json!(["m", 2])]);
+        prompt["q"] = json!({"class_type": "QuadrupleCLIPLoader", "inputs": inputs});
+        std::fs::write(base.join("p.json"), prompt.to_string()).unwrap();
+        let output = lattice(base, &["run", "p.json", "-q"]);
+        assert!(!output.status.success());
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let error = run(["clip_l", "clip_g", "t5xxl", "llama3_8b"]);
+    assert!(error.contains("te_llama3_8b.safetensors") && error.contains("language model"), "{error}");
+    let error = run(["clip_l", "clip_g", "t5xxl", "t5xxl"]);
+    assert!(error.contains("no model of type hidream reads its prompts through"), "{error}");
 }
 
 #[test]

@@ -35,6 +35,18 @@ pub(crate) fn stored(
         // Any byte of an 8-bit float without NaN or large exponent will do.
         StoredDType::F8E4M3 => v.iter().map(|&x| (x.to_bits() >> 13) as u8 & 0xbf).collect(),
         StoredDType::F8E5M2 => v.iter().map(|&x| (x.to_bits() >> 13) as u8 & 0xbf).collect(),
+        // Any bytes are blocks, but their factors, halves at either end, must not be large or NaN.
+        StoredDType::Block(block) => {
+            let raw = values(v.len() / block.len() * block.bytes(), seed.wrapping_add(7));
+            let mut raw: Vec<u8> = raw.iter().map(|x| (x.to_bits() >> 9) as u8).collect();
+            for block in raw.chunks_exact_mut(block.bytes()) {
+                let end = block.len();
+                for at in [1, 3, end - 3, end - 1] {
+                    block[at] &= 0x2f;
+                }
+            }
+            raw
+        }
         _ => v.iter().flat_map(|&x| x.to_le_bytes()).collect(),
     };
     let bytes = if misaligned {

@@ -15,7 +15,8 @@ use crate::network::DiffusionNetwork;
 use crate::sd_unet::{UNet, UnetConfig};
 use crate::sd3::{Mmdit, MmditConfig};
 use crate::text::{
-    ClipActivation, ClipConfig, ClipText, T5Config, T5Encoder, TextEncoder, from_openclip, is_openclip,
+    ClipActivation, ClipConfig, ClipText, T5Config, T5Encoder, TextEncoder, from_llama_cpp, from_openclip,
+    is_openclip,
 };
 use crate::vae::{AutoencoderKl, Taesd, Vae};
 use crate::{ClipVision, Hints, ModelError};
@@ -277,6 +278,9 @@ impl TextPart {
     /// # Errors
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> Result<Self, DetectError> {
+        if let Some(renamed) = from_llama_cpp(dict) {
+            return Self::load(&renamed);
+        }
         let root = dict.root();
         if root.has("encoder.block.0.layer.0.SelfAttention.q.weight") {
             let own_positions = T5Config::read(&root)?.own_positions;

@@ -139,6 +139,10 @@ pub(super) fn other_kind(dict: &StateDict) -> Option<&'static str> {
         Some("a ControlNet")
     } else if any(|n| n.contains("text_model.encoder.layers.") || n.contains("SelfAttention.q.weight")) {
         Some("a text encoder")
+    } else if any(|n| n.starts_with("model.layers.") && n.ends_with(".self_attn.q_proj.weight"))
+        || any(|n| n.starts_with("blk.") && n.ends_with(".attn_q.weight"))
+    {
+        Some("a language model (Llama or Qwen), through which no supported family reads its prompts")
     } else if any(|n| n.starts_with("decoder.") || n.starts_with("encoder.")) {
         Some("a VAE")
     } else {

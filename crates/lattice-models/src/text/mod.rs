@@ -1,6 +1,7 @@
 //! Text encoders: token ids (or embedding vectors in their place) to states.
 
 mod clip;
+mod llama_cpp;
 mod openclip;
 mod t5;
 
@@ -11,6 +12,7 @@ use candle_core::{Result, Tensor};
 pub use clip::{ClipConfig, ClipText};
 
 pub use crate::clip_layer::ClipActivation;
+pub use llama_cpp::from_llama_cpp;
 pub(crate) use openclip::blocks as openclip_blocks;
 pub use openclip::{from_openclip, is_openclip, to_openclip, vision_from_openclip};
 pub use t5::{T5Config, T5Encoder};

@@ -20,7 +20,8 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         unet_loader,
         clip_loader,
         dual_clip_loader,
-        triple_clip_loader
+        triple_clip_loader,
+        quadruple_clip_loader
     ]
 }
 
@@ -166,6 +167,24 @@ fn triple_clip_loader(
     #[combo(files = "text_encoders")] clip_name3: &str,
 ) -> Result<Clip> {
     text_encoders(ctx, &[clip_name1, clip_name2, clip_name3], "sd3")
+}
+
+/// Loads the four text encoders of HiDream, in any order: CLIP-L, CLIP-G, T5-XXL and Llama 3.1. The files are opened and recognised; that
+/// the family itself cannot be run yet is an error that says so.
+#[node(
+    name = "QuadrupleCLIPLoader",
+    category = "advanced/loaders",
+    module = "comfy_extras.nodes_hidream",
+    v3
+)]
+fn quadruple_clip_loader(
+    ctx: &CallContext<'_>,
+    #[combo(files = "text_encoders")] clip_name1: &str,
+    #[combo(files = "text_encoders")] clip_name2: &str,
+    #[combo(files = "text_encoders")] clip_name3: &str,
+    #[combo(files = "text_encoders")] clip_name4: &str,
+) -> Result<Clip> {
+    text_encoders(ctx, &[clip_name1, clip_name2, clip_name3, clip_name4], "hidream")
 }
 
 fn text_encoders(ctx: &CallContext<'_>, names: &[&str], kind: &str) -> Result<Clip> {

@@ -75,6 +75,8 @@ impl ClipFamily {
         Ok(match kind {
             "sd3" => Self::Sd3,
             "flux" => Self::Flux,
+            // Its network is not there, and no other reads these encoders the way it does.
+            "hidream" if found.len() == 4 => return Err(no_family(found, "hidream")),
             "mochi" if has(T5Xxl) => Self::Mochi,
             "ltxv" if has(T5Xxl) => Self::Ltxv,
             _ => match found {
