@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 
+import adapters
 import networks
 import shapes
 
@@ -26,6 +27,8 @@ def arguments():
     parser.add_argument("--cpu-time", action="store_true", help="seconds of processor time, for a busy machine (Linux)")
     parser.add_argument("--filter", default="", help="only cases whose line contains this")
     parser.add_argument("--networks", action="store_true", help="also the whole networks of the checkpoint")
+    parser.add_argument("--adapters", action="store_true", help="also a LoRA on the weights of SDXL")
+    parser.add_argument("--only", action="store_true", help="with --adapters: nothing else")
     parser.add_argument("--checkpoint", help="an SD1.5 file")
     parser.add_argument("--ours", required=True, help="the folder of the built examples `shapes` and `networks`")
     parser.add_argument("--json", required=True, help="where the table goes")
@@ -228,6 +231,25 @@ def compare_networks(args, torch):
     return rows
 
 
+def compare_adapters(args, torch):
+    """Times, and how far the patched weights are apart."""
+    root = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
+    rows = []
+    for case in adapters.CASES:
+        if args.filter not in " ".join(map(str, case)):
+            continue
+        paths = adapters.make(torch, root, os.path.dirname(args.json), case)
+        ours = Ours([os.path.join(args.ours, "adapters"), *paths], args.threads)
+        run = adapters.peer(torch, paths)
+        error = max(abs(a - b) for a, b in zip(adapters.sample(run()), ours.run(case, 0, 1)["sample"]))
+        # The sizes of this case are a name, which the other side does not need.
+        row = compare(args, case[:3] + ((),), run, ours) | {"largest_difference": error}
+        print(f"{'':10} the patched weights differ by {error:.1e} at most", flush=True)
+        rows.append(row)
+        ours.process.terminate()
+    return rows
+
+
 def main():
     args = arguments()
     os.environ["OMP_NUM_THREADS"] = str(args.threads)
@@ -235,7 +257,9 @@ def main():
 
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
-    rows = compare_shapes(args, torch)
+    rows = [] if args.only else compare_shapes(args, torch)
+    if args.adapters:
+        rows += compare_adapters(args, torch)
     if args.networks:
         rows += compare_networks(args, torch)
     groups = {}

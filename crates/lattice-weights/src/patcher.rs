@@ -8,7 +8,7 @@ use lattice_kernels::{StoredDType, Weight};
 use rayon::prelude::*;
 
 use crate::StateDict;
-use crate::adapters::{Adapter, AdapterKind, Patch, PatchError, Target, apply_patches};
+use crate::adapters::{Adapter, AdapterKind, Patch, PatchError, Target, apply_patches, fused};
 use crate::rounding::{encode, seed_of_name, stochastic_fp8};
 
 /// Patches of one source (one adapter file at one strength), by tensor.
@@ -136,6 +136,11 @@ impl PatchedWeights {
         self.sets.iter().all(|set| set.patches.is_empty())
     }
 
+    /// Number of tensors that were patched so far, for this model and all that came of it by [`Self::with`].
+    pub fn computed(&self) -> usize {
+        self.cache.lock().unwrap_or_else(PoisonError::into_inner).computed
+    }
+
     /// All weights, patched: those without a patch (or with strength 0 only) are the base's own handles. Tensors are patched
     /// in parallel, each once per combination of patches.
     ///
@@ -192,6 +197,10 @@ impl Patch {
 
 /// One weight patched and rounded back to its type. Blocks become halves: requantising would lose the change.
 fn patched(weight: &Weight, patches: &[Patch], seed: u32) -> Result<Weight, PatchError> {
+    if let Some(bytes) = fused::patch(weight, patches)? {
+        let same = Weight::new(weight.dtype(), weight.shape().clone(), bytes, None);
+        return Ok(same.unwrap_or_else(|_| weight.clone()));
+    }
     let (mut values, shape) = apply_patches(weight.to_f32(), weight.dims(), patches)?;
     let dtype = match weight.dtype() {
         StoredDType::Block(_) => StoredDType::F16,
@@ -214,6 +223,8 @@ struct Cache {
     entries: HashMap<String, Vec<Entry>>,
     budget: usize,
     clock: u64,
+    /// Tensors patched so far.
+    computed: usize,
 }
 
 #[derive(Debug)]
@@ -235,6 +246,7 @@ impl Cache {
     }
 
     fn insert(&mut self, name: String, patches: Vec<Patch>, weight: Weight) {
+        self.computed += 1;
         let entry = Entry { patches, weight, used: self.clock };
         self.entries.entry(name).or_default().push(entry);
     }

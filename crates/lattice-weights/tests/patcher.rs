@@ -68,6 +68,43 @@ fn switching_lists_recomputes_only_what_differs() {
     assert_eq!(ids(&again), ids(&first), "within the budget the earlier result is kept");
 }
 
+/// Two stacks of three adapters on three tensors, as a user switches between them: what is computed is counted.
+#[test]
+fn a_switch_between_stacks_computes_only_the_tensors_that_differ() {
+    let names: Vec<String> = (0..6).map(|i| format!("layer{i}")).collect();
+    let tensors: Vec<_> = names.iter().map(|n| (format!("{n}.weight"), vec![1.0; 4])).collect();
+    let tensors: Vec<_> = tensors.iter().map(|(n, v)| (n.as_str(), v.clone(), &[2, 2][..])).collect();
+    let model = PatchedWeights::new(dict(&tensors), "", 0);
+    let target = |n: &String| Target { tensor: format!("{n}.weight"), slice: None, swap_halves: false };
+    let table = KeyTable::from_targets(names.iter().map(|n| (n.clone(), target(n))));
+    // An adapter of the layers of a range.
+    let adapter = |layers: std::ops::Range<usize>| {
+        let parts: Vec<_> = layers.flat_map(|i| [(i, "up", [2, 1]), (i, "down", [1, 2])]).collect();
+        let parts: Vec<_> = parts
+            .iter()
+            .map(|(i, side, shape)| (format!("layer{i}.lora_{side}.weight"), vec![1.0; 2], *shape))
+            .collect();
+        let parts: Vec<_> = parts.iter().map(|(n, v, s)| (n.as_str(), v.clone(), &s[..])).collect();
+        AdapterFile::new(&dict(&parts))
+    };
+    let (style, person, light) = (adapter(0..6), adapter(0..2), adapter(4..5));
+    let set = |file: &AdapterFile, strength| Arc::new(PatchSet::new(file.patches(&table), strength));
+
+    let stack = model.with(set(&style, 0.8)).with(set(&person, 1.0));
+    let copies: Vec<PatchedWeights> = (0..100).map(|_| stack.clone()).collect();
+    assert_eq!(stack.computed(), 0, "adding and cloning compute nothing");
+    stack.weights().unwrap();
+    assert_eq!(stack.computed(), 6);
+    copies[99].weights().unwrap();
+    assert_eq!(stack.computed(), 6, "a clone shares what is there");
+    // Layers 0 and 1 lose the person, layer 4 gets the light; 2, 3 and 5 stay.
+    let other = model.with(set(&style, 0.8)).with(set(&light, -0.5));
+    other.weights().unwrap();
+    assert_eq!(other.computed(), 9);
+    let plain = model.weights().unwrap();
+    assert_eq!((ids(&plain), model.computed()), (ids(model.base()), 9), "back to the plain weights");
+}
+
 #[test]
 fn without_a_budget_only_the_current_list_is_kept() {
     let model = PatchedWeights::new(base(), "", 0);

@@ -1,5 +1,7 @@
 //! The few matrix operations adapters need, in f32, row major.
 
+use std::ops::Range;
+
 use gemm::{Parallelism, gemm};
 
 /// A matrix: values in rows.
@@ -76,19 +78,41 @@ impl Matrix {
 /// `out += factor * a b`; `None` (and `out` unchanged) if the sizes do not fit. The product of a patched weight is added in place: no
 /// matrix of the weight's size is made for it.
 pub(super) fn multiply_add(out: &mut [f32], a: &Matrix, b: &Matrix, factor: f32) -> Option<()> {
-    let (m, k, n) = (a.rows, a.columns, b.columns);
-    let fits = k == b.rows
-        && out.len() == m.checked_mul(n)?
-        && a.values.len() == m.checked_mul(k)?
-        && b.values.len() == k.checked_mul(n)?;
+    let fits = a.columns == b.rows
+        && out.len() == a.rows.checked_mul(b.columns)?
+        && a.values.len() == a.rows.checked_mul(a.columns)?
+        && b.values.len() == b.rows.checked_mul(b.columns)?;
     if !fits {
         return None;
     }
-    if out.is_empty() || k == 0 {
-        return Some(());
+    if !out.is_empty() {
+        multiply_add_tile(out, a, 0..a.rows, b, 0..b.columns, factor);
     }
-    // SAFETY: the three slices were just checked to hold m x n, m x k and k x n elements in row-major order, and `out` is borrowed
-    // exclusively. Parameters are patched in parallel, so one product stays on its thread.
+    Some(())
+}
+
+/// The part of `out += factor * a b` that rows of a and columns of b make; `out` holds that part alone.
+///
+/// # Panics
+/// If the part lies outside the product, or the sizes do not fit.
+pub(super) fn multiply_add_tile(
+    out: &mut [f32],
+    a: &Matrix,
+    rows: Range<usize>,
+    b: &Matrix,
+    columns: Range<usize>,
+    factor: f32,
+) {
+    let (m, k, n) = (rows.len(), a.columns, columns.len());
+    assert!(k == b.rows && out.len() == m * n, "a tile of another product");
+    if out.is_empty() || k == 0 {
+        return;
+    }
+    let a = &a.values[rows.start * k..rows.end * k];
+    let from_column = &b.values[columns.start..];
+    assert!(columns.end <= b.columns && from_column.len() >= (k - 1) * b.columns + n);
+    // SAFETY: `out` holds m x n elements and is borrowed exclusively, `a` m x k, and the last element of b that is read, row k - 1 and
+    // column n - 1 from its start, lies inside, all just checked. Parameters are patched in parallel, so one product stays on its thread.
     unsafe {
         gemm(
             m,
@@ -98,12 +122,12 @@ pub(super) fn multiply_add(out: &mut [f32], a: &Matrix, b: &Matrix, factor: f32)
             1,
             n as isize,
             true,
-            a.values.as_ptr(),
+            a.as_ptr(),
             1,
             k as isize,
-            b.values.as_ptr(),
+            from_column.as_ptr(),
             1,
-            n as isize,
+            b.columns as isize,
             1.0,
             factor,
             false,
@@ -112,7 +136,6 @@ pub(super) fn multiply_add(out: &mut [f32], a: &Matrix, b: &Matrix, factor: f32)
             Parallelism::None,
         );
     }
-    Some(())
 }
 
 #[cfg(test)]
@@ -127,6 +150,9 @@ mod tests {
         multiply_add(&mut out, &a, &b, 2.0).unwrap();
         assert_eq!(out, [24.0, 8.0, 42.0, 8.0]);
         assert!(multiply_add(&mut out, &b, &b, 1.0).is_none());
+        let mut corner = [1.0];
+        multiply_add_tile(&mut corner, &a, 1..2, &b, 1..2, 1.0);
+        assert_eq!(corner, [0.0]);
     }
 
     #[test]

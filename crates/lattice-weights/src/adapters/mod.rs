@@ -8,6 +8,7 @@ mod apply;
 mod decompose;
 pub mod extract;
 mod file;
+pub(crate) mod fused;
 mod linalg;
 mod low_rank;
 mod module;

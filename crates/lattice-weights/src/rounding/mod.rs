@@ -49,9 +49,21 @@ fn halves(values: &[f32]) -> Bytes {
     for chunk in values.chunks(piece.len()) {
         let piece = &mut piece[..chunk.len()];
         piece.convert_from_f32_slice(chunk);
-        out.extend(piece.iter().flat_map(|h| h.to_le_bytes()));
+        let bits: &mut [u16] = piece.reinterpret_cast_mut();
+        for b in bits.iter_mut() {
+            *b = b.to_le();
+        }
+        out.extend_from_slice(bytemuck::cast_slice(bits));
     }
     out.into()
+}
+
+/// `magnitude * 2^shift` rounded to the nearest integer, ties to even. The product is small, and the power of two a normal number.
+fn steps(magnitude: f32, shift: i32) -> i32 {
+    // From here on singles are integers, so the sum rounds by itself.
+    const INTEGERS: f32 = 8_388_608.0;
+    let scaled = magnitude * f32::from_bits(((127 + shift) as u32) << 23);
+    ((scaled + INTEGERS) - INTEGERS) as i32
 }
 
 /// Nearest e4m3fn value, ties to even; from halfway beyond the largest (448) on NaN.
@@ -63,7 +75,7 @@ pub fn f8e4m3_from_f32(v: f32) -> u8 {
     }
     // Steps of 2^-9 below 2^-6, else an eighth of the power of two below.
     let exponent = (((magnitude.to_bits() >> 23) as i32) - 127).max(-6);
-    let steps = (magnitude / 2f32.powi(exponent - 3)).round_ties_even() as i32;
+    let steps = steps(magnitude, 3 - exponent);
     // A rounding up to the next power of two carries into the exponent by itself. The first power has no hidden bit.
     sign | ((exponent + 6) * 8 + steps) as u8
 }
@@ -80,7 +92,7 @@ pub fn f8e5m2_from_f32(v: f32) -> u8 {
         return sign | 0x7c;
     }
     let exponent = (((magnitude.to_bits() >> 23) as i32) - 127).max(-14);
-    let steps = (magnitude / 2f32.powi(exponent - 2)).round_ties_even() as i32;
+    let steps = steps(magnitude, 2 - exponent);
     sign | ((exponent + 14) * 4 + steps) as u8
 }
 
