@@ -6,7 +6,6 @@
 mod app;
 mod engine;
 mod files;
-mod health;
 mod host;
 mod http;
 mod hub;
@@ -14,7 +13,6 @@ pub mod keys;
 mod limit;
 mod listen;
 mod logs;
-mod metrics;
 mod options;
 mod record;
 pub mod store;
@@ -23,5 +21,6 @@ mod users;
 
 pub use app::{ServeError, serve};
 pub use host::{Host, Memory, Roots};
+pub use hub::{ClientMessage, Features};
 pub use logs::Logs;
 pub use options::{Access, Options, QueuePlace, TlsFiles};

@@ -1,5 +1,6 @@
 //! Diffusers folders: one sub-folder per component, each with one weights file or several with an index.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -82,25 +83,39 @@ fn index_file(folder: &Path) -> Result<Option<PathBuf>, FileError> {
 fn sharded(folder: &Path, index: &Path) -> Result<StateDict, FileError> {
     let name = display(index);
     let text = std::fs::read(index).map_err(|e| Cause::Io(e).of(&name))?;
-    let index: Index = serde_json::from_slice(&text).map_err(|e| Cause::malformed("index", e).of(&name))?;
+    let dict = from_index(&name, &text, |file| open_any(&folder.join(file)))?;
+    Ok(dict.with_source(&display(folder)))
+}
+
+/// The tensors that an index (`*.index.json`) lists, each from the file it names; `open` opens one of those, which are plain file names,
+/// and `name` stands for the index in messages.
+///
+/// # Errors
+/// If the index is none, names anything but a file beside it, or a tensor that its file does not hold; and what `open` fails with.
+pub fn from_index(
+    name: &str,
+    text: &[u8],
+    mut open: impl FnMut(&str) -> Result<StateDict, FileError>,
+) -> Result<StateDict, FileError> {
+    let index: Index = serde_json::from_slice(text).map_err(|e| Cause::malformed("index", e).of(name))?;
     let mut shards = BTreeMap::new();
-    for file in index.weight_map.values() {
-        if shards.contains_key(file) {
-            continue;
-        }
-        // An index must not reach outside its folder.
-        if Path::new(file).file_name().is_none_or(|f| f != file.as_str()) {
-            return Err(Cause::malformed("index", format!("`{file}` is no plain file name")).of(&name));
-        }
-        shards.insert(file.clone(), open_any(&folder.join(file))?);
-    }
     let mut tensors = IndexMap::with_capacity(index.weight_map.len());
     for (tensor, file) in &index.weight_map {
-        let weight = shards
-            .get(file)
-            .and_then(|shard| shard.get(tensor))
-            .ok_or_else(|| Cause::malformed("index", format!("{file} does not hold it")).at(&name, tensor))?;
+        let shard = match shards.entry(file) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                // An index must not reach outside its folder.
+                if Path::new(file).file_name().is_none_or(|f| f != file.as_str()) {
+                    let detail = format!("`{file}` is no plain file name");
+                    return Err(Cause::malformed("index", detail).of(name));
+                }
+                entry.insert(open(file)?)
+            }
+        };
+        let weight = shard
+            .get(tensor)
+            .ok_or_else(|| Cause::malformed("index", format!("{file} does not hold it")).at(name, tensor))?;
         tensors.insert(tensor.clone(), weight.clone());
     }
-    Ok(StateDict::new(&display(folder), tensors, BTreeMap::new()))
+    Ok(StateDict::new(name, tensors, BTreeMap::new()))
 }

@@ -6,7 +6,7 @@ pub mod adapters;
 pub mod convert;
 mod cursor;
 mod error;
-mod folder;
+pub mod folder;
 pub mod gguf;
 mod map;
 mod open;

@@ -48,6 +48,12 @@ impl StateDict {
         &self.source
     }
 
+    /// The same tensors under another file name for messages.
+    #[must_use]
+    pub fn with_source(self, source: &str) -> Self {
+        Self { source: source.into(), ..self }
+    }
+
     /// Text metadata of the file (`__metadata__` of safetensors).
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata

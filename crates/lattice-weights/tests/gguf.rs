@@ -102,6 +102,14 @@ fn lies_are_named() {
 }
 
 #[test]
+fn tensors_without_elements_need_no_data() {
+    let mut whole = file(&[], &[Tensor { name: "x", sizes: &[0], kind: 0, offset: 0 }], &[]);
+    // Without the bytes that would align the data.
+    whole.truncate(whole.len() - 1);
+    assert_eq!(open(whole).unwrap().get("x").unwrap().dims(), [0]);
+}
+
+#[test]
 fn lying_counts_allocate_nothing() {
     let head = |tensors: u64, pairs: u64, version: u32| {
         let mut out = b"GGUF".to_vec();

@@ -253,6 +253,35 @@ fn structures_without_end_are_bounded() {
     assert!(error.to_string().contains("refers to itself"), "{error}");
 }
 
+/// Small files that would become gigabytes: views that copy one storage again and again, a long text in many names, a list copied by
+/// many calls, shapes of thousands of axes.
+#[test]
+fn small_files_stay_small() {
+    let transposed = [("x", "ByteStorage", "0", 0, &[40, 100][..], &[1, 40][..])];
+    let once = dict(&transposed);
+    assert!(open(archive(&once, &[0; 4000])).is_ok());
+    let names: Vec<String> = (0..40).map(|i| i.to_string()).collect();
+    let [(_, class, key, offset, shape, strides)] = transposed;
+    let views: Vec<_> =
+        names.iter().map(|name| (name.as_str(), class, key, offset, shape, strides)).collect();
+    let error = open(archive(&dict(&views), &[0; 4000])).unwrap_err();
+    assert!(error.to_string().contains("too often"), "{error}");
+
+    let long = "n".repeat(2000);
+    let error = open(archive(&dict(&[(&long, "FloatStorage", "0", 0, &[1], &[1])]), &[0; 4])).unwrap_err();
+    assert!(error.to_string().contains("name is too long"), "{error}");
+
+    let pairs = (0..5000).fold(Pickle::new().raw(b"]q\x00("), |p, i| p.int(i).int(i).raw(b"\x86"));
+    let pairs = pairs.raw(b"e0").global("collections", "OrderedDict").raw(b"q\x010");
+    let calls = (0..5000).fold(pairs, |p, _| p.raw(b"h\x01h\x00\x85R0"));
+    let error = open(archive(&calls.raw(b"N").stop(), &[])).unwrap_err();
+    assert!(error.to_string().contains("copies its lists"), "{error}");
+
+    let axes = vec![1; 100];
+    let error = open(archive(&dict(&[("x", "FloatStorage", "0", 0, &axes, &axes)]), &[0; 4])).unwrap_err();
+    assert!(error.to_string().contains("incomplete"), "{error}");
+}
+
 #[test]
 fn cut_anywhere_they_are_errors() {
     let pickle = dict(&[("w", "FloatStorage", "0", 0, &[2, 3], &[3, 1])]);

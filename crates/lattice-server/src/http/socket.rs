@@ -10,13 +10,12 @@ use axum::response::Response;
 use futures_util::stream::SplitSink;
 use futures_util::{SinkExt, StreamExt, stream};
 use serde::Deserialize;
-use serde_json::Value as Json;
 
 use super::prompt::MAX_ID;
 use super::reply::Failure;
 use super::{AppState, feature_flags};
 use crate::app::App;
-use crate::hub::{self, Client, Next, Outgoing};
+use crate::hub::{self, Client, ClientMessage, Next, Outgoing};
 
 /// Largest message that a client may send.
 const MAX_MESSAGE: usize = 1 << 20;
@@ -110,9 +109,9 @@ async fn deliver(app: &App, client: &Client, sender: &mut SplitSink<WebSocket, M
 /// Takes a message of the client; true if it was JSON. Only features told in the first such message count.
 fn hear(app: &App, client: &Client, message: &Message, first: bool) -> bool {
     let Message::Text(text) = message else { return false };
-    let Ok(message) = serde_json::from_str::<Json>(text) else { return false };
-    if first && message.get("type").and_then(Json::as_str) == Some("feature_flags") {
-        client.set_features(message.get("data").unwrap_or(&Json::Null));
+    let Some(message) = ClientMessage::parse(text) else { return false };
+    if let (true, ClientMessage::Features(features)) = (first, message) {
+        client.set_features(features);
         client.outbox.push(hub::feature_flags(&feature_flags(app)));
     }
     true

@@ -1,7 +1,7 @@
-//! Who listens, and what they are told: clients with a socket each its own messages, listeners to `/events` all the same.
+//! Who listens, and what they are told.
 
 mod feed;
-mod journal;
+mod incoming;
 mod messages;
 mod outbox;
 
@@ -10,12 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
-use serde::Serialize;
-
-use crate::store::QueueChange;
 
 pub(crate) use feed::{Feed, now_millis};
-pub(crate) use journal::{Heard, Journal, Listener};
+pub use incoming::{ClientMessage, Features};
 pub(crate) use messages::{executing_now, feature_flags, logs, read_preview, status, status_with_sid};
 pub(crate) use outbox::{Next, Outbox, Outgoing};
 
@@ -25,8 +22,6 @@ pub(crate) struct Hub {
     clients: Mutex<HashMap<String, Arc<Client>>>,
     /// Distinguishes a client from one that connects later under the same id.
     next: AtomicU64,
-    /// Events for whoever listens to all.
-    pub(crate) journal: Arc<Journal>,
 }
 
 /// One connected client.
@@ -41,9 +36,8 @@ pub(crate) struct Client {
 
 impl Client {
     /// Notes what the client said it can do.
-    pub(crate) fn set_features(&self, features: &serde_json::Value) {
-        let known = features.get("supports_preview_metadata").and_then(serde_json::Value::as_bool);
-        self.preview_metadata.store(known == Some(true), Ordering::Relaxed);
+    pub(crate) fn set_features(&self, features: Features) {
+        self.preview_metadata.store(features.preview_metadata, Ordering::Relaxed);
     }
 
     fn preview_metadata(&self) -> bool {
@@ -87,22 +81,6 @@ impl Hub {
         }
     }
 
-    /// Tells listeners of a change of the queue.
-    pub(crate) fn queue_changed(&self, change: &QueueChange, remaining: usize) {
-        #[derive(Serialize)]
-        struct Told<'a> {
-            #[serde(flatten)]
-            change: &'a QueueChange,
-            queue_remaining: usize,
-        }
-        self.journal.write("queue", change.prompt_id(), &Told { change, queue_remaining: remaining });
-    }
-
-    /// How many clients there are.
-    pub(crate) fn len(&self) -> usize {
-        self.clients.lock().len()
-    }
-
     /// Whether a client of that id listens.
     pub(crate) fn is_connected(&self, id: &str) -> bool {
         self.clients.lock().contains_key(id)
@@ -129,7 +107,6 @@ impl Hub {
 
     /// Hangs up on everybody once they have got what waits for them.
     pub(crate) fn close(&self) {
-        self.journal.close();
         for client in self.clients.lock().values() {
             client.outbox.close();
         }

@@ -1,4 +1,3 @@
 //! Tests of the server.
 
-mod control;
 mod store;

@@ -106,8 +106,14 @@ impl Info {
         start: u64,
         metadata: &BTreeMap<String, String>,
     ) -> Result<Weight, Cause> {
-        let begin = (start + self.offset) as usize;
-        let range = bytes.slice(begin..begin + self.byte_len()? as usize);
+        let range = match self.byte_len()? as usize {
+            // The data may begin behind the end of a file that has none.
+            0 => Bytes::new(),
+            length => {
+                let begin = (start + self.offset) as usize;
+                bytes.slice(begin..begin + length)
+            }
+        };
         let shape: Vec<usize> = self.shape.iter().map(|&d| d as usize).collect();
         let weight =
             Weight::new(self.dtype()?, shape, range, None).map_err(|e| Cause::malformed("tensor", e))?;

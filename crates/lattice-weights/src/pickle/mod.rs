@@ -29,6 +29,12 @@ pub(crate) const LEGACY_MAGIC: [u8; 15] =
 const DEPTH_LIMIT: usize = 6;
 /// Values looked at while collecting tensors; far beyond any real file, it bounds shared structures that unfold without end.
 const VISIT_LIMIT: usize = 1_000_000;
+/// Longest name of a tensor; a long text can be part of the names of any number of them.
+const NAME_LIMIT: usize = 1024;
+/// Bytes of texts beside the weights; what is beyond is left out.
+const METADATA_LIMIT: usize = 16 << 20;
+/// Strided views are copied; in all they may take so many times the file's length, since any number of them can share a storage.
+const COPY_FACTOR: usize = 4;
 
 /// Opens a PyTorch file of either layout by mapping it.
 ///
@@ -43,6 +49,7 @@ pub fn open(path: &Path) -> Result<StateDict, FileError> {
 /// # Errors
 /// As [`open`].
 pub fn from_bytes(name: &str, bytes: Bytes) -> Result<StateDict, FileError> {
+    let bytes_in_file = bytes.len();
     let (machine, root, storages) = if bytes.is_empty() {
         return Err(Cause::Empty.of(name));
     } else if bytes.starts_with(&ZIP_MAGIC) {
@@ -50,7 +57,12 @@ pub fn from_bytes(name: &str, bytes: Bytes) -> Result<StateDict, FileError> {
     } else {
         legacy(&bytes).map_err(|c| c.of(name))?
     };
-    let mut collected = Collected { tensors: IndexMap::new(), metadata: BTreeMap::new(), visited: 0 };
+    let mut collected = Collected {
+        tensors: IndexMap::new(),
+        metadata: BTreeMap::new(),
+        visited: 0,
+        copy_budget: bytes_in_file.saturating_mul(COPY_FACTOR),
+    };
     collected.metadata(&machine, &root);
     let chosen = choose(&machine, &root);
     collected.walk(name, &machine, &chosen, "", 0, &storages)?;
@@ -110,7 +122,7 @@ fn legacy(bytes: &Bytes) -> Result<Opened, Cause> {
         let size = dtype.map_or(1, StoredDType::size) as u64;
         let begin = cursor.position();
         cursor.take(length.saturating_mul(size), "a storage")?;
-        storages.insert(key, bytes.slice(begin..cursor.position()));
+        storages.insert(key.to_string(), bytes.slice(begin..cursor.position()));
     }
     Ok((machine, root, storages))
 }
@@ -135,14 +147,19 @@ struct Collected {
     tensors: IndexMap<String, Weight>,
     metadata: BTreeMap<String, String>,
     visited: usize,
+    /// Bytes that strided views may still be copied to.
+    copy_budget: usize,
 }
 
 impl Collected {
     /// Single numbers and texts beside the weights (steps, epochs, names).
     fn metadata(&mut self, machine: &Machine, root: &Value) {
+        let mut budget = METADATA_LIMIT;
         for (key, value) in machine.pairs(root) {
             if let (Some(key), Some(text)) = (key.text(), value.scalar()) {
-                self.metadata.insert(key, text);
+                let Some(left) = budget.checked_sub(key.len() + text.len()) else { return };
+                budget = left;
+                self.metadata.insert(key.to_string(), text.to_string());
             }
         }
     }
@@ -161,12 +178,16 @@ impl Collected {
             return Err(Cause::malformed("pickle", "it refers to itself too often").of(file));
         }
         if let Some(tensor) = machine.tensor(value) {
-            let weight = tensor.load(storages).map_err(|cause| cause.at(file, path))?;
+            let weight =
+                tensor.load(storages, &mut self.copy_budget).map_err(|cause| cause.at(file, path))?;
             self.tensors.insert(path.to_owned(), weight);
         } else if depth < DEPTH_LIMIT {
             for (key, value) in machine.pairs(value) {
                 let Some(key) = key.text().or_else(|| key.scalar()) else { continue };
-                let path = if path.is_empty() { key } else { format!("{path}.{key}") };
+                let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+                if path.len() > NAME_LIMIT {
+                    return Err(Cause::malformed("pickle", "a name is too long").of(file));
+                }
                 self.walk(file, machine, value, &path, depth + 1, storages)?;
             }
         }

@@ -1,6 +1,7 @@
 //! Tensors as pickles describe them: a window into a storage.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lattice_kernels::{StoredDType, Weight};
@@ -10,7 +11,7 @@ use crate::error::Cause;
 /// A storage by key, and the element type its class tells.
 #[derive(Clone, Debug)]
 pub(super) struct Storage {
-    pub(super) key: String,
+    pub(super) key: Arc<str>,
     pub(super) dtype: StoredDType,
 }
 
@@ -24,11 +25,15 @@ pub(super) struct TensorView {
 }
 
 impl TensorView {
-    /// The weight: a slice of the storage if it is contiguous, else a gathered copy.
-    pub(super) fn load(&self, storages: &HashMap<String, Bytes>) -> Result<Weight, Cause> {
+    /// The weight: a slice of the storage if it is contiguous, else a gathered copy, whose bytes are taken from `budget`.
+    pub(super) fn load(
+        &self,
+        storages: &HashMap<String, Bytes>,
+        budget: &mut usize,
+    ) -> Result<Weight, Cause> {
         let Storage { key, dtype } = &self.storage;
         let bytes = storages
-            .get(key)
+            .get(&**key)
             .ok_or_else(|| Cause::malformed("tensor", format!("its storage {key} is not in the file")))?;
         let impossible =
             || Cause::Shape { shape: self.shape.iter().map(|&d| u64::try_from(d).unwrap_or(0)).collect() };
@@ -63,6 +68,9 @@ impl TensorView {
             if count > available {
                 return Err(impossible());
             }
+            *budget = budget.checked_sub(count * dtype.size()).ok_or_else(|| {
+                Cause::malformed("tensor", "the file's views repeat its storages too often")
+            })?;
             gather(bytes, dtype.size(), offset, &shape, &strides)
         };
         Weight::new(*dtype, shape, data, None).map_err(|e| Cause::malformed("tensor", e))

@@ -1,6 +1,7 @@
 //! The pickle machine, reduced to what describes data. Opcodes: Python's `pickletools`, protocols 0 to 5.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use lattice_kernels::StoredDType;
@@ -11,6 +12,10 @@ use crate::error::Cause;
 
 /// Objects a pickle may build; each opcode adds at most one, so this only bounds memory beside the file's size.
 const OBJECT_LIMIT: usize = 20_000_000;
+/// Items of lists that calls may copy: a list that is memorised once can be the argument of any number of them.
+const COPY_LIMIT: usize = 20_000_000;
+/// Most axes a tensor can have in PyTorch.
+const AXES_LIMIT: usize = 64;
 
 /// A value; containers are numbers into the machine's list, so shared and cyclic structures cost nothing.
 #[derive(Clone, Debug)]
@@ -19,14 +24,15 @@ pub(super) enum Value {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Text(String),
+    /// Shared: the memo gives it out any number of times.
+    Text(Arc<str>),
     Object(usize),
     Global(Global),
     Mark,
 }
 
 impl Value {
-    pub(super) fn text(&self) -> Option<String> {
+    pub(super) fn text(&self) -> Option<Arc<str>> {
         match self {
             Self::Text(text) => Some(text.clone()),
             _ => None,
@@ -34,11 +40,11 @@ impl Value {
     }
 
     /// A number or text as text.
-    pub(super) fn scalar(&self) -> Option<String> {
+    pub(super) fn scalar(&self) -> Option<Arc<str>> {
         match self {
-            Self::Bool(v) => Some(v.to_string()),
-            Self::Int(v) => Some(v.to_string()),
-            Self::Float(v) => Some(v.to_string()),
+            Self::Bool(v) => Some(v.to_string().into()),
+            Self::Int(v) => Some(v.to_string().into()),
+            Self::Float(v) => Some(v.to_string().into()),
             Self::Text(v) => Some(v.clone()),
             _ => None,
         }
@@ -132,7 +138,9 @@ pub(super) struct Machine {
     stack: Vec<Value>,
     memo: HashMap<u64, Value>,
     objects: Vec<Object>,
-    storages: HashMap<String, StoredDType>,
+    storages: HashMap<Arc<str>, StoredDType>,
+    /// Items that calls have copied.
+    copied: usize,
 }
 
 fn bad(detail: impl std::fmt::Display) -> Cause {
@@ -281,7 +289,7 @@ impl Machine {
             }
             b'S' | b'V' => {
                 let text = line(cursor)?;
-                self.stack.push(Value::Text(text.trim_matches(['\'', '"']).to_owned()));
+                self.stack.push(Value::Text(text.trim_matches(['\'', '"']).into()));
             }
             b'U' | 0x8c | b'C' => {
                 let [length] = cursor.array(what)?;
@@ -393,7 +401,7 @@ impl Machine {
         self.stack.push(if bytes {
             Value::None
         } else {
-            Value::Text(std::str::from_utf8(data).map_err(bad)?.to_owned())
+            Value::Text(std::str::from_utf8(data).map_err(bad)?.into())
         });
         Ok(())
     }
@@ -421,25 +429,28 @@ impl Machine {
     /// What calling one of the known objects builds. Nothing is ever run.
     fn call(&mut self, callee: &Value, arguments: &Value) -> Result<Value, Cause> {
         let Value::Global(global) = callee else { return Ok(Value::None) };
-        let items = self.items(arguments).to_vec();
+        let items = self.items(arguments);
         match global {
             Global::Dict => {
                 // A list of pairs may come along.
-                let pairs = items.first().map(|list| self.items(list).to_vec()).unwrap_or_default();
-                let pairs = pairs.iter().filter_map(|p| match self.items(p) {
+                let list = items.first().map(|list| self.items(list)).unwrap_or_default();
+                let copied = self.copied + list.len();
+                if copied > COPY_LIMIT {
+                    return Err(bad("it copies its lists too often"));
+                }
+                let pairs = list.iter().filter_map(|p| match self.items(p) {
                     [key, value] => Some((key.clone(), value.clone())),
                     _ => None,
                 });
                 let pairs = pairs.collect();
+                self.copied = copied;
                 self.add(Object::Dict(pairs))
             }
             Global::RebuildTensor => {
-                let view = self.view(&items).ok_or_else(|| bad("a tensor's description is incomplete"))?;
+                let view = self.view(items).ok_or_else(|| bad("a tensor's description is incomplete"))?;
                 self.add(Object::Tensor(view))
             }
-            Global::RebuildParameter | Global::Identity => {
-                Ok(items.into_iter().next().unwrap_or(Value::None))
-            }
+            Global::RebuildParameter | Global::Identity => Ok(items.first().cloned().unwrap_or(Value::None)),
             Global::Storage(_) | Global::Inert => Ok(Value::None),
         }
     }
@@ -447,7 +458,10 @@ impl Machine {
     fn view(&self, items: &[Value]) -> Option<TensorView> {
         let [storage, offset, shape, strides, ..] = items else { return None };
         let Some(Object::Storage(storage)) = self.object(storage) else { return None };
-        let numbers = |v: &Value| self.items(v).iter().map(Value::int).collect::<Option<Vec<_>>>();
+        let numbers = |v: &Value| {
+            let items = Some(self.items(v)).filter(|items| items.len() <= AXES_LIMIT)?;
+            items.iter().map(Value::int).collect::<Option<Vec<_>>>()
+        };
         Some(TensorView {
             storage: storage.clone(),
             offset: offset.int()?,
@@ -460,7 +474,7 @@ impl Machine {
     fn persistent(&mut self, id: &Value) -> Result<Value, Cause> {
         let storage = match self.items(id) {
             [Value::Text(kind), Value::Global(Global::Storage(dtype)), Value::Text(key), ..]
-                if kind == "storage" =>
+                if **kind == *"storage" =>
             {
                 Storage { key: key.clone(), dtype: *dtype }
             }

@@ -18,7 +18,7 @@ use super::{ApiError, Result, blocking};
 use crate::app::App;
 use crate::http::prompt::prepare;
 use crate::http::reply::{Failure, Reply};
-use crate::hub::{self, Client, Next};
+use crate::hub::{self, Client, Features, Next};
 use crate::store::{Number, Stage};
 use crate::template::{Template, Templates};
 
@@ -174,7 +174,7 @@ impl Run {
         let prompt_id = uuid::Uuid::new_v4().to_string();
         let client_id = format!("images-{prompt_id}");
         let client = app.hub.connect(client_id.clone(), || None);
-        client.set_features(&json!({ "supports_preview_metadata": true }));
+        client.set_features(Features { preview_metadata: true });
         let listener =
             Listener { app: app.clone(), client, prompt_id: prompt_id.clone(), looked: Instant::now() };
         let ticket = Arc::new(Ticket { app: app.clone(), prompt_id, ended: AtomicBool::new(true) });
