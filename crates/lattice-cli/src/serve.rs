@@ -13,7 +13,7 @@ use anyhow::{Result, bail};
 use clap::{ArgAction, Args, FromArgMatches, ValueEnum};
 use lattice_graph::{CacheStrategy, Extensions, Registry};
 use lattice_nodes::services::{Folders, Ledger, ModelCache, ModelFile, Root, services};
-use lattice_server::store::Recovery;
+use lattice_server::store::{QueueOrder, Recovery};
 use lattice_server::{Access, Memory, Options, QueuePlace, Roots, TlsFiles};
 
 use crate::config::{Cache, Preview};
@@ -74,6 +74,9 @@ pub(crate) struct ServeArgs {
     /// Keep the queue and the history in memory only.
     #[arg(long)]
     memory_queue: bool,
+    /// Which prompt of the highest priority runs next [default: as last set; at first, by number].
+    #[arg(long, value_enum)]
+    queue_order: Option<Order>,
     /// What becomes of a prompt that was running when the program was killed.
     #[arg(long, value_enum, default_value_t = AfterCrash::RunAgain)]
     after_crash: AfterCrash,
@@ -198,6 +201,15 @@ enum AfterCrash {
     Report,
 }
 
+/// Which prompt runs next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Order {
+    /// The one that was queued first, unless clients say otherwise.
+    Number,
+    /// Clients take turns.
+    Fair,
+}
+
 /// ComfyUI's `--verbose` of `serve` takes a level, ours counts; the former becomes the latter.
 pub(crate) fn translate(args: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let mut translated: Vec<OsString> = Vec::new();
@@ -290,6 +302,10 @@ impl ServeArgs {
             several_users: self.multi_user,
             compress: self.enable_compress_response_body,
             queue: if self.memory_queue { QueuePlace::Memory } else { QueuePlace::Disk },
+            order: self.queue_order.map(|order| match order {
+                Order::Number => QueueOrder::Number,
+                Order::Fair => QueueOrder::Fair,
+            }),
             recovery: match self.after_crash {
                 AfterCrash::RunAgain => Recovery::RunAgain,
                 AfterCrash::Report => Recovery::Report,
@@ -373,7 +389,7 @@ impl lattice_server::Host for Program {
 
     fn memory(&self) -> Memory {
         let (total, free) = lattice_runtime::system_memory();
-        Memory { total, free }
+        Memory { total, free, resident: lattice_runtime::resident_bytes() }
     }
 
     fn run_begins(&self, run: &str) -> Result<(), String> {

@@ -15,7 +15,7 @@ use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, MAX_NR, NV, Simd, dispatch, math};
 
 /// Queries of a task. Fewer would make packing the keys show.
-const QUERIES: usize = 256;
+const QUERIES: usize = 512;
 /// Elements of the blocks of queries and of results.
 const QUERY_BLOCK: usize = 1 << 16;
 /// Keys of a block.

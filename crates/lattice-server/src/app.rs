@@ -5,17 +5,18 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lattice_graph::{Executor, Extensions, Registry};
 
 use crate::engine::{Engine, Worker};
 use crate::files::{FileError, Files, Folder};
+use crate::health::Health;
 use crate::host::{Host, Roots};
 use crate::hub::{self, Hub};
 use crate::keys::{Gate, KeyError};
 use crate::logs::Logs;
+use crate::metrics::Metrics;
 use crate::options::{Options, QueuePlace, TlsFiles};
 use crate::store::{Store, StoreError};
 use crate::users::Users;
@@ -23,6 +24,9 @@ use crate::{http, listen, record};
 
 /// Name of the queue's file in the user folder.
 const QUEUE_FILE: &str = "queue.sqlite";
+
+/// How long a prompt that is to go back into the queue may take to notice; what cannot be interrupted may take minutes.
+const LAST_STEP: Duration = Duration::from_secs(3);
 
 /// What requests work with.
 pub(crate) struct App {
@@ -36,6 +40,9 @@ pub(crate) struct App {
     pub(crate) files: Files,
     pub(crate) users: Users,
     pub(crate) logs: Arc<Logs>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// When it was last seen that prompts can be queued, or why not.
+    pub(crate) health: Health,
     /// The folder of the front end, if there is one.
     pub(crate) front_end: Option<Folder>,
     /// Whom to let in; none if anybody may come in.
@@ -132,17 +139,27 @@ pub fn serve(
     if recovered > 0 {
         tracing::warn!(?options.recovery, "the program ended while a prompt was running");
     }
+    if let Some(order) = options.order {
+        store.set_order(order)?;
+    }
+    if store.queue_settings()?.0 {
+        tracing::warn!("the queue is paused: prompts wait until it is resumed");
+    }
     let listeners = listen::bind(&options.addresses)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
 
     let (hub, engine) = (Arc::new(Hub::default()), Arc::new(Engine::default()));
     store.on_queue_change({
         let (hub, engine) = (hub.clone(), engine.clone());
-        move |remaining| {
+        move |remaining, change| {
             hub.broadcast(&hub::status(remaining));
+            if let Some(change) = change {
+                hub.queue_changed(change, remaining);
+            }
             engine.wake();
         }
     });
+    let metrics = Arc::new(Metrics::new());
     let (registry, extensions) = (host.registry(), host.extensions());
     let worker = Worker {
         engine: engine.clone(),
@@ -150,6 +167,7 @@ pub fn serve(
         hub: hub.clone(),
         executor: Executor::new(registry.clone(), extensions.clone(), host.cache()),
         host: host.clone(),
+        metrics: metrics.clone(),
         history_limit: options.history_limit,
     };
     let thread = std::thread::Builder::new().name("lattice-engine".into()).spawn(move || worker.run())?;
@@ -170,12 +188,14 @@ pub fn serve(
         files,
         users,
         logs,
+        metrics,
+        health: Health::default(),
         front_end,
         gate,
         stopping,
     });
     let addresses = listeners.addresses();
-    runtime.block_on(async {
+    let idle = runtime.block_on(async {
         let server = listen::Server::start(listeners, http::router(app.clone()), &app.options).await?;
         tokio::spawn({
             let app = app.clone();
@@ -184,34 +204,55 @@ pub fn serve(
         ready(&addresses);
         listen::told_to_stop().await;
         tracing::info!("stopping");
-        wind_down(&app, &thread).await;
+        let idle = wind_down(&app).await;
+        app.hub.close();
         server.end().await;
-        Ok::<_, ServeError>(())
+        Ok::<_, ServeError>(idle)
     })?;
+    if !idle {
+        // What still runs is left to the end of the process, and so are its temporary files to the next start.
+        return Ok(());
+    }
     // The engine ends early only by a panic, which has been reported.
     let _ = thread.join();
     empty(&roots.temp)
 }
 
-/// Lets the running prompt end, or puts it back when it takes too long or the process is told to stop again.
-async fn wind_down(app: &App, engine: &JoinHandle<()>) {
+/// Lets the running prompt end, or puts it back when it takes too long or the process is told to stop again. False if
+/// something is still running then.
+async fn wind_down(app: &App) -> bool {
     app.stopping.store(true, Ordering::Relaxed);
     app.engine.stop();
     let ended = async {
-        while !engine.is_finished() {
+        while !app.engine.ended() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
     tokio::select! {
-        () = ended => {}
+        () = ended => return true,
         () = tokio::time::sleep(app.options.grace) => {}
         () = listen::told_to_stop() => {}
     }
-    while !engine.is_finished() {
+    let patience = Instant::now() + LAST_STEP;
+    while !app.engine.ended() {
         app.engine.abandon();
         tokio::time::sleep(Duration::from_millis(20)).await;
+        if Instant::now() > patience {
+            put_back(app);
+            return app.engine.ended();
+        }
     }
-    app.hub.close();
+    true
+}
+
+/// Puts the running prompt back into the queue in place of the engine, which is in the middle of something long. What
+/// has been saved of it goes when it runs again, as after a crash.
+fn put_back(app: &App) {
+    let Some(running) = app.engine.running() else { return };
+    match app.store.put_back(running.seq) {
+        Ok(()) => tracing::info!("prompt {} goes back into the queue", running.prompt_id),
+        Err(e) => tracing::error!("prompt {} cannot be put back: {e}", running.prompt_id),
+    }
 }
 
 fn open_front_end(path: &Path) -> Result<Folder, ServeError> {

@@ -1,6 +1,7 @@
 //! The thread that executes prompts, one after the other.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use lattice_graph::{Accepted, Event, Executor, InterruptFlag, NodeErrors, RunResult, RunStatus};
@@ -9,7 +10,8 @@ use serde_json::Value as Json;
 
 use crate::Host;
 use crate::hub::{Feed, Hub};
-use crate::record::{self, Outcome};
+use crate::metrics::Metrics;
+use crate::record::{self, Ending, Outcome};
 use crate::store::{QueueItem, Store, StoreError};
 
 /// How long to wait before trying again what the database refused.
@@ -25,6 +27,8 @@ pub(crate) struct Engine {
     wake: Condvar,
     running: Mutex<Option<Running>>,
     interrupt: InterruptFlag,
+    /// The thread has ended.
+    ended: AtomicBool,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -43,6 +47,8 @@ struct Wishes {
 /// The prompt that is executed now.
 #[derive(Clone, Debug)]
 pub(crate) struct Running {
+    /// Its identity in the store.
+    pub(crate) seq: i64,
     pub(crate) prompt_id: String,
     pub(crate) client_id: Option<String>,
     /// Node that runs, as shown to the user.
@@ -88,6 +94,11 @@ impl Engine {
         self.running.lock().clone()
     }
 
+    /// Whether prompts can be executed no more.
+    pub(crate) fn ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
     fn wish(&self, f: impl FnOnce(&mut Wishes)) {
         f(&mut self.wishes.lock());
         self.wake.notify_one();
@@ -116,13 +127,24 @@ pub(crate) struct Worker {
     pub(crate) hub: Arc<Hub>,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) executor: Executor,
+    pub(crate) metrics: Arc<Metrics>,
     /// Most entries of the history.
     pub(crate) history_limit: usize,
+}
+
+/// Notes that the thread has ended, by a panic too.
+struct Ended(Arc<Engine>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.ended.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Worker {
     /// Executes prompts until asked to stop.
     pub(crate) fn run(mut self) {
+        let _ended = Ended(self.engine.clone());
         let mut idle = false;
         let mut ended = 0;
         loop {
@@ -168,8 +190,12 @@ impl Worker {
     fn execute(&mut self, item: &QueueItem) {
         let id = &item.prompt_id;
         let owner = item.client_id.as_deref();
-        *self.engine.running.lock() =
-            Some(Running { prompt_id: id.clone(), client_id: item.client_id.clone(), node: None });
+        *self.engine.running.lock() = Some(Running {
+            seq: item.seq,
+            prompt_id: id.clone(),
+            client_id: item.client_id.clone(),
+            node: None,
+        });
         let hub = self.hub.clone();
         let feed = Feed::new(&hub, id, owner);
         let started = Instant::now();
@@ -187,6 +213,8 @@ impl Worker {
             self.insist("put a prompt back", || self.store.put_back(item.seq));
             return;
         }
+        let ending = Ending::from(&result);
+        self.metrics.ended(ending, started.elapsed());
         log_end(id, &result, started.elapsed());
         let outcome = Outcome { result, messages: feed.take_history() };
         match record::entry(item, outcome) {
@@ -195,7 +223,7 @@ impl Worker {
             }
             Err(e) => tracing::error!("cannot record the end of prompt {id}: {e}"),
         }
-        feed.over();
+        feed.over(ending);
     }
 
     /// Has the prompt executed. A prompt that this program cannot execute (another version of it has queued it) is
@@ -213,6 +241,7 @@ impl Worker {
             {
                 running.node = Some(display_node.clone());
             }
+            self.metrics.event(&event);
             feed.event(&event);
         };
         Ok(self.executor.run(&accepted, &extra_data, &sink, &self.engine.interrupt))

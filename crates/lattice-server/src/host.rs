@@ -53,7 +53,7 @@ pub trait Host: Send + Sync + 'static {
     /// `docs/server.md`); None if there is no model that it could count on.
     fn image_template(&self) -> Option<&'static str>;
 
-    /// Memory of the machine.
+    /// Memory of the machine and of the process.
     fn memory(&self) -> Memory;
 }
 
@@ -64,6 +64,8 @@ pub struct Memory {
     pub total: u64,
     /// What can still be taken.
     pub free: u64,
+    /// What the process holds.
+    pub resident: u64,
 }
 
 /// The folders that requests can reach. No file outside of them is read or written for a request.

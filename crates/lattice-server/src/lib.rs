@@ -6,6 +6,7 @@
 mod app;
 mod engine;
 mod files;
+mod health;
 mod host;
 mod http;
 mod hub;
@@ -13,6 +14,7 @@ pub mod keys;
 mod limit;
 mod listen;
 mod logs;
+mod metrics;
 mod options;
 mod record;
 pub mod store;

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::Recovery;
+use crate::store::{QueueOrder, Recovery};
 
 /// How to serve.
 #[derive(Clone, Debug)]
@@ -27,6 +27,8 @@ pub struct Options {
     pub compress: bool,
     /// Where the queue and the history live.
     pub queue: QueuePlace,
+    /// Which prompt runs next; none leaves it as it was last set.
+    pub order: Option<QueueOrder>,
     /// What becomes of a prompt that was running when the program last ended.
     pub recovery: Recovery,
     /// Most entries of the history; older ones are dropped.
@@ -47,6 +49,7 @@ impl Default for Options {
             several_users: false,
             compress: false,
             queue: QueuePlace::default(),
+            order: None,
             recovery: Recovery::RunAgain,
             history_limit: 100_000,
             grace: Duration::from_secs(10),

@@ -1,7 +1,7 @@
 //! History entries and queue items in the form clients know.
 
 use indexmap::IndexMap;
-use lattice_graph::{RunResult, UiMeta};
+use lattice_graph::{RunResult, RunStatus, UiMeta};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value as Json, json};
@@ -18,6 +18,37 @@ pub(crate) struct Outcome {
     pub(crate) result: Result<RunResult, String>,
     /// `[event, data]` pairs.
     pub(crate) messages: Vec<Json>,
+}
+
+/// How a prompt ended, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Success,
+    Error,
+    Interrupted,
+}
+
+impl Ending {
+    pub(crate) const ALL: [Self; 3] = [Self::Success, Self::Error, Self::Interrupted];
+
+    /// As listeners and Prometheus know it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Success => "success",
+            Self::Error => "error",
+            Self::Interrupted => "interrupted",
+        }
+    }
+}
+
+impl From<&Result<RunResult, String>> for Ending {
+    fn from(result: &Result<RunResult, String>) -> Self {
+        match result.as_ref().map(|result| &result.status) {
+            Ok(RunStatus::Success) => Self::Success,
+            Ok(RunStatus::Interrupted) => Self::Interrupted,
+            Ok(RunStatus::Error(_)) | Err(_) => Self::Error,
+        }
+    }
 }
 
 #[derive(Serialize)]

@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 
-use super::images::ApiError;
+use super::own::Needed;
+use super::reply::Failure;
+use super::{images, own};
 use crate::app::App;
 use crate::keys::Scope;
 
@@ -21,30 +23,38 @@ const ADMIN: [&str; 3] = ["/free", "/users", "/internal"];
 /// Lets those in whose key allows what they ask for.
 pub(super) async fn check(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let Some(gate) = &app.gate else { return next.run(request).await };
-    let needed = needed(request.method(), request.uri().path());
+    let route = request.extensions().get::<MatchedPath>();
+    let own = route.and_then(|route| own::description().needed(route.as_str(), request.method()));
+    let needed = match own {
+        Some(Needed::Nothing) => None,
+        Some(Needed::Key(scope)) => Some(scope),
+        None => needed(request.method(), request.uri().path()),
+    };
     let Some(needed) = needed else { return next.run(request).await };
     let path = request.uri().path().to_owned();
     match key(request.headers()).and_then(|key| gate.scope(&key)) {
         Some(scope) if scope >= needed => next.run(request).await,
-        Some(_) => refusal(&path, StatusCode::FORBIDDEN, "This key does not allow that."),
+        Some(_) => refusal(&path, own.is_some(), StatusCode::FORBIDDEN, "This key does not allow that."),
         None => {
-            let mut response = refusal(&path, StatusCode::UNAUTHORIZED, "A key is needed.");
+            let mut response = refusal(&path, own.is_some(), StatusCode::UNAUTHORIZED, "A key is needed.");
             response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
             response
         }
     }
 }
 
-/// In the form that clients of the path expect.
-fn refusal(path: &str, status: StatusCode, text: &'static str) -> Response {
-    if path.starts_with("/v1/") {
-        ApiError::key(status, text).into_response()
+/// In the form that clients of the route expect.
+fn refusal(path: &str, own: bool, status: StatusCode, text: &'static str) -> Response {
+    if images::answers(path) {
+        images::ApiError::key(status, text).into_response()
+    } else if own {
+        Failure::error(status, "key", text).into_response()
     } else {
         (status, text).into_response()
     }
 }
 
-/// What a request needs; None if anybody may.
+/// What a request to a route of ComfyUI needs; None if anybody may. Our own routes say it in their description.
 fn needed(method: &Method, path: &str) -> Option<Scope> {
     let path = path.strip_prefix("/api").filter(|rest| rest.starts_with('/')).unwrap_or(path);
     let below =

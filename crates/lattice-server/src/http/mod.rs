@@ -1,4 +1,4 @@
-//! The routes.
+//! The routes: those of ComfyUI here, our own in `own`.
 
 mod auth;
 mod body;
@@ -9,6 +9,7 @@ mod images;
 mod internal;
 mod models;
 mod nodes;
+mod own;
 mod prompt;
 mod queue;
 mod reply;
@@ -89,25 +90,17 @@ fn internal_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
     ]
 }
 
-/// Routes in the shape of other interfaces, which exist once.
-fn other_routes() -> Vec<(&'static str, MethodRouter<Arc<App>>)> {
-    vec![
-        ("/v1/images/generations", post(images::generate)),
-        ("/v1/models", get(images::models)),
-        ("/v1/models/{*model}", get(images::one_model)),
-    ]
-}
-
 /// What answers requests.
 pub(crate) fn router(app: Arc<App>) -> Router {
     let twice = |router: Router<Arc<App>>, (path, methods): (&str, MethodRouter<Arc<App>>)| {
         router.route(path, methods.clone()).route(&format!("/api{path}"), methods)
     };
     let once = |router: Router<Arc<App>>, (path, methods)| router.route(path, methods);
-    let router = internal_routes().into_iter().chain(other_routes()).fold(Router::new(), once);
+    let router = internal_routes().into_iter().fold(Router::new(), once);
     let router = routes()
         .into_iter()
         .fold(router, twice)
+        .merge(Router::from(own::routes()))
         .fallback(site::other)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(app.clone(), body::limit))

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use lattice_graph::{ErrorBody, Prompt, ValidationFailure, validate};
+use lattice_graph::{Accepted, ErrorBody, Prompt, ValidationFailure, validate};
 use serde_json::value::to_raw_value;
 use serde_json::{Map, Value as Json, json};
 
@@ -26,10 +26,13 @@ pub(super) async fn exec_info(State(app): AppState) -> Reply {
 
 /// `POST /prompt`.
 pub(super) async fn submit(State(app): AppState, content: Content) -> Result {
-    if app.stopping.load(Ordering::Relaxed) {
-        return Err(Failure::Text(StatusCode::SERVICE_UNAVAILABLE, "The server is stopping.".into()));
-    }
+    takes_prompts(&app)?;
     blocking(move || queue(&app, &content)).await
+}
+
+/// Whether new prompts are taken: a server that is about to end refuses them.
+pub(super) fn takes_prompts(app: &App) -> Result<()> {
+    if app.stopping.load(Ordering::Relaxed) { Err(Failure::Stopping) } else { Ok(()) }
 }
 
 impl From<ValidationFailure> for Failure {
@@ -53,36 +56,58 @@ fn queue(app: &Arc<App>, content: &Content) -> Result {
 
 /// The prompt as it is to be queued, and the errors of the outputs that are left out.
 pub(super) fn prepare(app: &App, request: &mut Json, number: Number) -> Result<(NewPrompt, Json)> {
-    let Some(prompt) = request.get_mut("prompt").map(Json::take) else {
+    if request.get("prompt").is_none() {
         return Err(ValidationFailure::from(ErrorBody::no_prompt()).into());
-    };
+    }
     let prompt_id = match request.get("prompt_id") {
         None | Some(Json::Null) => uuid::Uuid::new_v4().to_string(),
         Some(id) => id_text(id).ok_or_else(|| Failure::bad("prompt_id must be a short text"))?,
     };
-    let mut extra_data = match request.get_mut("extra_data").map(Json::take) {
-        None | Some(Json::Null) => Map::new(),
-        Some(Json::Object(fields)) => fields,
-        Some(_) => return Err(Failure::bad("extra_data must be an object")),
-    };
+    let mut extra_data = extra_data(request)?.unwrap_or_default();
     if let Some(client_id) = request.get("client_id") {
         extra_data.insert("client_id".into(), client_id.clone());
     }
-    let targets = match request.get("partial_execution_targets") {
-        None | Some(Json::Null) => None,
-        Some(Json::Array(ids)) => Some(ids.iter().filter_map(id_text).collect::<Vec<_>>()),
-        Some(_) => return Err(Failure::bad("partial_execution_targets must be a list of node ids")),
-    };
-    let accepted = validate(Prompt::parse(prompt)?, &app.registry, &app.extensions, targets.as_deref())?;
+    let priority = priority(request)?.unwrap_or_default();
+    let accepted = accept(app, request)?;
     let new = NewPrompt {
         prompt_id,
         number,
+        priority,
         client_id: extra_data.get("client_id").and_then(Json::as_str).map(str::to_owned),
         prompt: to_raw_value(&accepted.prompt).map_err(Failure::internal)?,
         extra_data: to_raw_value(&extra_data).map_err(Failure::internal)?,
         outputs: accepted.outputs,
     };
     Ok((new, json!(accepted.node_errors)))
+}
+
+/// Validates the graph of a request.
+pub(super) fn accept(app: &App, request: &mut Json) -> Result<Accepted> {
+    let targets = match request.get("partial_execution_targets") {
+        None | Some(Json::Null) => None,
+        Some(Json::Array(ids)) => Some(ids.iter().filter_map(id_text).collect::<Vec<_>>()),
+        Some(_) => return Err(Failure::bad("partial_execution_targets must be a list of node ids")),
+    };
+    let prompt = Prompt::parse(request.get_mut("prompt").map(Json::take).unwrap_or_default())?;
+    Ok(validate(prompt, &app.registry, &app.extensions, targets.as_deref())?)
+}
+
+/// The `extra_data` of a request.
+pub(super) fn extra_data(request: &mut Json) -> Result<Option<Map<String, Json>>> {
+    match request.get_mut("extra_data").map(Json::take) {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::Object(fields)) => Ok(Some(fields)),
+        Some(_) => Err(Failure::bad("extra_data must be an object")),
+    }
+}
+
+/// The priority that a request asks for.
+pub(super) fn priority(request: &Json) -> Result<Option<i32>> {
+    let Some(priority) = request.get("priority").filter(|priority| !priority.is_null()) else {
+        return Ok(None);
+    };
+    let whole = priority.as_i64().and_then(|priority| i32::try_from(priority).ok());
+    whole.map(Some).ok_or_else(|| Failure::bad("priority must be a whole number of 32 bits"))
 }
 
 /// The place in the queue that the request asks for.

@@ -48,20 +48,23 @@ pub(super) enum Failure {
     Text(StatusCode, String),
     /// A status and a JSON document.
     Json(StatusCode, serde_json::Value),
+    /// The server is about to end; another may be there in a while.
+    Stopping,
 }
+
+/// When to try again what a server that ends has refused, in seconds.
+pub(super) const RETRY_AFTER: &str = "10";
 
 impl Failure {
     /// The request cannot be understood.
     pub(super) fn bad(reason: impl std::fmt::Display) -> Self {
-        Self::Json(
-            StatusCode::BAD_REQUEST,
-            json!({ "error": {
-                "type": "bad_request",
-                "message": reason.to_string(),
-                "details": "",
-                "extra_info": {},
-            } }),
-        )
+        Self::error(StatusCode::BAD_REQUEST, "bad_request", reason)
+    }
+
+    /// A status and an error of a kind, in the form of errors of `POST /prompt`.
+    pub(super) fn error(status: StatusCode, kind: &str, reason: impl std::fmt::Display) -> Self {
+        let error = json!({ "type": kind, "message": reason.to_string(), "details": "", "extra_info": {} });
+        Self::Json(status, json!({ "error": error }))
     }
 
     /// The server cannot do what it should.
@@ -80,13 +83,24 @@ impl IntoResponse for Failure {
             Self::Status(status) => status.into_response(),
             Self::Text(status, text) => (status, text).into_response(),
             Self::Json(status, document) => json_response(status, document.to_string().into_bytes()),
+            Self::Stopping => {
+                let failure =
+                    Self::error(StatusCode::SERVICE_UNAVAILABLE, "stopping", "The server is stopping.");
+                let mut response = failure.into_response();
+                response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+                response
+            }
         }
     }
 }
 
 impl From<StoreError> for Failure {
     fn from(e: StoreError) -> Self {
-        Self::internal(e)
+        match e {
+            StoreError::NotQueued(_) => Self::error(StatusCode::NOT_FOUND, "not_queued", e),
+            StoreError::Running(_) => Self::error(StatusCode::CONFLICT, "running", e),
+            e => Self::internal(e),
+        }
     }
 }
 

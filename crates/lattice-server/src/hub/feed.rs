@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::messages::{message, over, preview, preview_with_metadata, text};
 use super::{Client, Hub};
+use crate::record::Ending;
 
 /// Prompts that touched no more nodes have every state of their progress sent.
 const THIN_FROM: usize = 64;
@@ -53,11 +54,12 @@ impl<'a> Feed<'a> {
             }
             _ => {}
         }
+        let Some((kind, data)) = event.message(self.prompt_id, now_millis()) else { return };
+        self.hub.journal.write(kind, Some(self.prompt_id), &data);
         let clients = self.clients(event);
         if clients.is_empty() && !event.in_history() {
             return;
         }
-        let Some((kind, data)) = event.message(self.prompt_id, now_millis()) else { return };
         let outgoing = message(kind, &data);
         for client in &clients {
             let image = match event {
@@ -77,8 +79,10 @@ impl<'a> Feed<'a> {
         }
     }
 
-    /// The history entry exists: tells the owner so.
-    pub(crate) fn over(&self) {
+    /// The history entry exists: tells the owner and all listeners so.
+    pub(crate) fn over(&self, ending: Ending) {
+        let data = json!({ "prompt_id": self.prompt_id, "outcome": ending.name() });
+        self.hub.journal.write("finished", Some(self.prompt_id), &data);
         if let Some(owner) = self.owner.and_then(|owner| self.hub.client(owner)) {
             owner.outbox.push(over(self.prompt_id));
         }

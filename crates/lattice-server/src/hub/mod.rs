@@ -1,7 +1,8 @@
-//! Who listens, and what they are told.
+//! Who listens, and what they are told: clients with a socket each its own messages, listeners to `/events` all the same.
 
 mod feed;
 mod incoming;
+mod journal;
 mod messages;
 mod outbox;
 
@@ -10,9 +11,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use serde::Serialize;
+
+use crate::store::QueueChange;
 
 pub(crate) use feed::{Feed, now_millis};
 pub use incoming::{ClientMessage, Features};
+pub(crate) use journal::{Heard, Journal, Listener};
 pub(crate) use messages::{executing_now, feature_flags, logs, read_preview, status, status_with_sid};
 pub(crate) use outbox::{Next, Outbox, Outgoing};
 
@@ -22,6 +27,8 @@ pub(crate) struct Hub {
     clients: Mutex<HashMap<String, Arc<Client>>>,
     /// Distinguishes a client from one that connects later under the same id.
     next: AtomicU64,
+    /// Events for whoever listens to all.
+    pub(crate) journal: Arc<Journal>,
 }
 
 /// One connected client.
@@ -81,6 +88,22 @@ impl Hub {
         }
     }
 
+    /// Tells listeners of a change of the queue.
+    pub(crate) fn queue_changed(&self, change: &QueueChange, remaining: usize) {
+        #[derive(Serialize)]
+        struct Told<'a> {
+            #[serde(flatten)]
+            change: &'a QueueChange,
+            queue_remaining: usize,
+        }
+        self.journal.write("queue", change.prompt_id(), &Told { change, queue_remaining: remaining });
+    }
+
+    /// How many clients there are.
+    pub(crate) fn len(&self) -> usize {
+        self.clients.lock().len()
+    }
+
     /// Whether a client of that id listens.
     pub(crate) fn is_connected(&self, id: &str) -> bool {
         self.clients.lock().contains_key(id)
@@ -107,6 +130,7 @@ impl Hub {
 
     /// Hangs up on everybody once they have got what waits for them.
     pub(crate) fn close(&self) {
+        self.journal.close();
         for client in self.clients.lock().values() {
             client.outbox.close();
         }

@@ -8,8 +8,11 @@
 //! Prompts and history entries are kept and handed out as JSON text: a list of thousands is passed on to a client
 //! without being parsed.
 
+mod change;
+mod control;
 mod history;
 mod queue;
+mod turns;
 mod writer;
 
 use std::path::Path;
@@ -19,8 +22,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use serde_json::value::RawValue;
 
+pub use change::QueueChange;
+pub use control::{Edit, Graph, Place};
 pub use history::{HistoryEntry, Page};
-pub use queue::{NewPrompt, Number, QueueItem, Recovery, Stage};
+pub use queue::{NewPrompt, Number, QueueEntry, QueueItem, QueueOrder, QueueState, Recovery, Stage};
 
 use writer::{Durability, Writer};
 
@@ -53,6 +58,12 @@ pub enum StoreError {
     /// The writer has stopped.
     #[error("the queue database is closed")]
     Closed,
+    /// There is no prompt of that id in the queue.
+    #[error("there is no prompt {0} in the queue")]
+    NotQueued(String),
+    /// The prompt waits no longer.
+    #[error("the prompt {0} is running")]
+    Running(String),
 }
 
 /// Result of a database operation.
@@ -66,7 +77,8 @@ pub struct Store {
 }
 
 /// Schema changes, oldest first; `user_version` counts how many the file has.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
     CREATE TABLE queue (
         seq INTEGER PRIMARY KEY AUTOINCREMENT,
         prompt_id TEXT NOT NULL,
@@ -90,7 +102,20 @@ const MIGRATIONS: [&str; 1] = ["
         entry TEXT NOT NULL
     );
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    ALTER TABLE queue ADD COLUMN priority INTEGER NOT NULL DEFAULT 0;
+    -- Order among prompts of one priority and number, once people have moved them; new ones come after those.
+    ALTER TABLE queue ADD COLUMN place INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE queue ADD COLUMN client TEXT AS (ifnull(client_id, '')) VIRTUAL;
+    DROP INDEX queue_order;
+    CREATE INDEX queue_order ON queue (running, priority DESC, number, place, prompt_id, seq);
+    CREATE INDEX queue_client ON queue (running, priority, client, number, place, prompt_id, seq);
+    -- When each client's last prompt was started, counted in started prompts.
+    CREATE TABLE turns (client TEXT PRIMARY KEY, turn INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX turns_order ON turns (turn);
+",
+];
 
 impl Store {
     /// Opens or creates the database file.
@@ -125,9 +150,10 @@ impl Store {
         })
     }
 
-    /// Has `observer` called after every change of the queue with the number of prompts that wait or run; by the
-    /// writer, in the order of the changes and before they are answered. There can be one observer.
-    pub fn on_queue_change(&self, observer: impl Fn(usize) + Send + Sync + 'static) {
+    /// Has `observer` called after every change of the queue with the number of prompts that wait or run, and what the
+    /// change was (none where the same change is told a second time); by the writer, in the order of the changes and
+    /// before they are answered. There can be one observer.
+    pub fn on_queue_change(&self, observer: impl Fn(usize, Option<&QueueChange>) + Send + Sync + 'static) {
         if !self.writer.observe(observer) {
             tracing::error!("the queue has an observer already");
         }
@@ -136,6 +162,14 @@ impl Store {
     /// Uses up an automatic queue number, as a prompt that is refused does.
     pub fn skip_number(&self) -> Result<()> {
         self.writer.run(Durability::Later, |tx, _| queue::next_number(tx).map(drop))
+    }
+
+    /// Writes something that changes nothing and takes it to the disk: whether a prompt could be queued now.
+    pub fn probe(&self) -> Result<()> {
+        self.writer.run(Durability::Now, |tx, _| {
+            tx.execute("UPDATE counters SET value = value WHERE name = 'number'", [])?;
+            Ok(())
+        })
     }
 }
 
@@ -181,4 +215,30 @@ fn json_column<T: serde::de::DeserializeOwned>(row: &rusqlite::Row<'_>, name: &s
 /// A column that holds JSON, as text.
 fn raw_column(row: &rusqlite::Row<'_>, name: &str) -> rusqlite::Result<Box<RawValue>> {
     json_column(row, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_queue_of_an_older_program_is_taken_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("queue.sqlite");
+        let old = Connection::open(&path).unwrap();
+        old.execute_batch(MIGRATIONS[0]).unwrap();
+        old.pragma_update(None, "user_version", 1).unwrap();
+        let sql = "INSERT INTO queue (prompt_id, number, client_id, prompt, extra_data, outputs)
+                   VALUES (?, ?, 'me', '{}', '{}', '[]')";
+        for (id, number) in [("second", 2.0), ("first", 1.0)] {
+            old.execute(sql, rusqlite::params![id, number]).unwrap();
+        }
+        drop(old);
+        let store = Store::open(&path).unwrap();
+        let waiting = store.state().unwrap().waiting;
+        let read: Vec<_> = waiting.iter().map(|entry| (entry.prompt_id.as_str(), entry.priority)).collect();
+        assert_eq!(read, [("first", 0), ("second", 0)]);
+        store.set_order(QueueOrder::Fair).unwrap();
+        assert_eq!(store.take_next().unwrap().unwrap().client_id.as_deref(), Some("me"));
+    }
 }

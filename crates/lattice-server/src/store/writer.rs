@@ -14,7 +14,7 @@ use std::thread::JoinHandle;
 use parking_lot::Mutex;
 use rusqlite::{Connection, Transaction};
 
-use super::{Result, StoreError};
+use super::{QueueChange, Result, StoreError};
 
 /// Most changes in one transaction: bounds how long the first of them waits.
 const GROUP: usize = 256;
@@ -31,18 +31,30 @@ pub(super) enum Durability {
 /// What a change does beside the database.
 #[derive(Default)]
 pub(super) struct Steps {
-    /// Differences to the number of prompts in the queue, one per step that observers are told of.
-    counts: Vec<isize>,
+    /// What observers are told of, one after the other.
+    steps: Vec<Step>,
+}
+
+struct Step {
+    /// Difference to the number of prompts in the queue.
+    difference: isize,
+    change: Option<QueueChange>,
 }
 
 impl Steps {
-    pub(super) fn add(&mut self, difference: isize) {
-        self.counts.push(difference);
+    /// A change of the queue, and by how much longer it is then.
+    pub(super) fn add(&mut self, difference: isize, change: QueueChange) {
+        self.steps.push(Step { difference, change: Some(change) });
+    }
+
+    /// The last change once more.
+    pub(super) fn again(&mut self) {
+        self.steps.push(Step { difference: 0, change: None });
     }
 }
 
-/// Told the number of prompts in the queue after each step.
-type Observer = Box<dyn Fn(usize) + Send + Sync>;
+/// Told the number of prompts in the queue after each step, and what the step was.
+type Observer = Box<dyn Fn(usize, Option<&QueueChange>) + Send + Sync>;
 
 /// A change and the answer it will give once the transaction is committed (or has failed).
 struct Change {
@@ -65,12 +77,12 @@ struct QueueLength {
 }
 
 impl QueueLength {
-    fn apply(&self, steps: &[isize]) {
-        for &step in steps {
-            let count = self.count.load(Ordering::Relaxed).saturating_add_signed(step);
+    fn apply(&self, steps: &[Step]) {
+        for step in steps {
+            let count = self.count.load(Ordering::Relaxed).saturating_add_signed(step.difference);
             self.count.store(count, Ordering::Relaxed);
             if let Some(observer) = self.observer.get() {
-                observer(count);
+                observer(count, step.change.as_ref());
             }
         }
     }
@@ -106,7 +118,10 @@ impl Writer {
     }
 
     /// False if there is an observer already.
-    pub(super) fn observe(&self, observer: impl Fn(usize) + Send + Sync + 'static) -> bool {
+    pub(super) fn observe(
+        &self,
+        observer: impl Fn(usize, Option<&QueueChange>) + Send + Sync + 'static,
+    ) -> bool {
         self.queue.observer.set(Box::new(observer)).is_ok()
     }
 
@@ -148,12 +163,12 @@ fn savepoint<T>(
     change: impl FnOnce(&Transaction<'_>, &mut Steps) -> Result<T>,
 ) -> Result<T> {
     tx.execute_batch("SAVEPOINT change")?;
-    let before = steps.counts.len();
+    let before = steps.steps.len();
     let result = change(tx, steps);
     if result.is_ok() {
         tx.execute_batch("RELEASE change")?;
     } else {
-        steps.counts.truncate(before);
+        steps.steps.truncate(before);
         tx.execute_batch("ROLLBACK TO change; RELEASE change")?;
     }
     result
@@ -178,7 +193,7 @@ impl Work {
             let mut steps = Steps::default();
             let committed = self.commit(group, &mut answers, &mut steps);
             match &committed {
-                Ok(()) => self.queue.apply(&steps.counts),
+                Ok(()) => self.queue.apply(&steps.steps),
                 Err(e) => tracing::error!("queue database: {e}"),
             }
             let written = committed.is_ok();

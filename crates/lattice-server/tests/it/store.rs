@@ -1,15 +1,18 @@
-use lattice_server::store::{HistoryEntry, NewPrompt, Number, Page, QueueItem, Recovery, Store};
+use lattice_server::store::{
+    HistoryEntry, NewPrompt, Number, Page, Place, QueueChange, QueueItem, Recovery, Store,
+};
 use serde_json::json;
 use serde_json::value::{RawValue, to_raw_value};
 
-fn raw(json: serde_json::Value) -> Box<RawValue> {
+pub(crate) fn raw(json: serde_json::Value) -> Box<RawValue> {
     to_raw_value(&json).unwrap()
 }
 
-fn new(id: &str, number: f64) -> NewPrompt {
+pub(crate) fn new(id: &str, number: f64) -> NewPrompt {
     NewPrompt {
         prompt_id: id.into(),
         number: Number::Given(number),
+        priority: 0,
         client_id: None,
         prompt: raw(json!({"1": {"class_type": "X", "inputs": {"z": 1, "a": 2}}})),
         extra_data: raw(json!({})),
@@ -17,7 +20,7 @@ fn new(id: &str, number: f64) -> NewPrompt {
     }
 }
 
-fn done(id: &str) -> HistoryEntry {
+pub(crate) fn done(id: &str) -> HistoryEntry {
     HistoryEntry { prompt_id: id.into(), entry: raw(json!({"status": {"status_str": "success"}, "id": id})) }
 }
 
@@ -26,7 +29,7 @@ fn report(item: &QueueItem) -> serde_json::Result<HistoryEntry> {
     Ok(done(&item.prompt_id))
 }
 
-fn ids(store: &Store) -> Vec<String> {
+pub(crate) fn ids(store: &Store) -> Vec<String> {
     store.queue().unwrap().1.into_iter().map(|i| i.prompt_id).collect()
 }
 
@@ -112,7 +115,7 @@ fn many_writers_lose_nothing() {
     store.skip_number().unwrap();
     assert_eq!(store.enqueue(NewPrompt { number: Number::Next, ..new("x", 0.0) }).unwrap(), 201.0);
     assert_eq!(store.drop_waiting(vec!["0-0".into(), "unknown".into()]).unwrap(), 1);
-    assert!(store.renumber("7-24".into(), -1.0).unwrap());
+    store.move_waiting("7-24".into(), Place::Front).unwrap();
     assert_eq!(ids(&store)[0], "7-24");
     store.clear_waiting().unwrap();
     assert_eq!(store.remaining(), 0);
@@ -124,21 +127,28 @@ fn observers_are_told_of_each_change_in_order() {
     let seen = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
     store.on_queue_change({
         let seen = seen.clone();
-        move |remaining| seen.lock().unwrap().push(remaining)
+        move |remaining, change| seen.lock().unwrap().push((remaining, change.cloned()))
     });
     let take = || std::mem::take(&mut *seen.lock().unwrap());
+    let of = |change: fn(String) -> QueueChange, id: &str| Some(change(id.to_owned()));
+    let queued = |prompt_id| QueueChange::Queued { prompt_id };
+    let removed = |prompt_id| QueueChange::Removed { prompt_id };
     store.enqueue(new("a", 0.0)).unwrap();
     store.enqueue(new("b", 1.0)).unwrap();
-    assert_eq!(take(), [1, 2]);
+    assert_eq!(take(), [(1, of(queued, "a")), (2, of(queued, "b"))]);
     let item = store.take_next().unwrap().unwrap();
-    assert_eq!(take(), [2]);
+    assert_eq!(take(), [(2, of(|prompt_id| QueueChange::Started { prompt_id }, "a"))]);
     store.finish(item.seq, done("a")).unwrap();
-    assert_eq!(take(), [1]);
+    assert_eq!(take(), [(1, of(|prompt_id| QueueChange::Finished { prompt_id }, "a"))]);
     store.drop_waiting(vec!["unknown".into()]).unwrap();
     assert!(take().is_empty());
     // The last waiting prompt that is deleted is told twice.
     store.drop_waiting(vec!["b".into()]).unwrap();
-    assert_eq!(take(), [0, 0]);
+    assert_eq!(take(), [(0, of(removed, "b")), (0, None)]);
     store.clear_waiting().unwrap();
-    assert_eq!(take(), [0]);
+    assert_eq!(take(), [(0, Some(QueueChange::Cleared))]);
+    for _ in 0..2 {
+        store.pause(true).unwrap();
+    }
+    assert_eq!(take(), [(0, Some(QueueChange::Paused))], "only changes are told");
 }

@@ -59,10 +59,9 @@ impl Server {
 
     /// SIGTERM, and wait for the end.
     #[cfg(unix)]
-    pub(crate) fn stop(mut self) -> std::process::ExitStatus {
-        let id = self.process.id().to_string();
-        assert!(Command::new("kill").arg(&id).status().unwrap().success());
-        self.process.wait().unwrap()
+    pub(crate) fn stop(self) -> std::process::ExitStatus {
+        self.terminate();
+        self.wait()
     }
 
     pub(crate) fn get(&self, path: &str) -> Answer {
@@ -77,6 +76,26 @@ impl Server {
 
     pub(crate) fn post(&self, path: &str, body: &Json) -> Answer {
         self.request("POST", path, &[], body.to_string().as_bytes())
+    }
+
+    /// The answer to a JSON body, which is no failure.
+    pub(crate) fn send(&self, method: &str, path: &str, body: &Json) -> Json {
+        let answer = self.request(method, path, &[], body.to_string().as_bytes());
+        assert_eq!(answer.status, 200, "{method} {path}: {}", String::from_utf8_lossy(&answer.body));
+        if answer.body.is_empty() { Json::Null } else { answer.json() }
+    }
+
+    /// SIGTERM.
+    #[cfg(unix)]
+    pub(crate) fn terminate(&self) {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").arg(&id).status().unwrap().success());
+    }
+
+    /// Waits for the end.
+    #[cfg(unix)]
+    pub(crate) fn wait(mut self) -> std::process::ExitStatus {
+        self.process.wait().unwrap()
     }
 
     /// Queues a prompt and returns its id.
@@ -109,6 +128,24 @@ impl Server {
         let mut answer = Vec::new();
         let _ = stream.read_to_end(&mut answer);
         Answer::parse(&answer)
+    }
+
+    /// Listens to `/events`, with a query and headers.
+    pub(crate) fn events(&self, query: &str, headers: &[(&str, &str)]) -> Events {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET /events{query} HTTP/1.0\r\nHost: {}\r\n", self.address).unwrap();
+        for (name, value) in headers {
+            write!(stream, "{name}: {value}\r\n").unwrap();
+        }
+        stream.write_all(b"\r\n").unwrap();
+        let mut events = Events(BufReader::new(stream));
+        let status = events.line().unwrap();
+        assert!(status.contains(" 200 "), "{status}");
+        let headers: Vec<String> =
+            std::iter::from_fn(|| events.line().filter(|line| !line.is_empty())).collect();
+        assert!(headers.iter().any(|line| line.to_lowercase() == "content-type: text/event-stream"));
+        events
     }
 
     pub(crate) fn socket(&self, client_id: &str) -> Socket {
@@ -194,6 +231,52 @@ fn unchunk(mut rest: &[u8]) -> Vec<u8> {
         }
         body.extend(&rest[line + 2..line + 2 + size]);
         rest = &rest[line + 2 + size + 2..];
+    }
+}
+
+/// A listener to Server-Sent Events.
+pub(crate) struct Events(BufReader<TcpStream>);
+
+/// One of them.
+#[derive(Clone, Debug)]
+pub(crate) struct ServerEvent {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) data: Json,
+}
+
+impl Events {
+    /// The next line; None at the end.
+    fn line(&mut self) -> Option<String> {
+        let mut line = String::new();
+        let read = self.0.read_line(&mut line).unwrap();
+        (read > 0).then(|| line.trim_end_matches(['\r', '\n']).to_owned())
+    }
+
+    /// The next event; None when the server has hung up.
+    pub(crate) fn next(&mut self) -> Option<ServerEvent> {
+        let (mut id, mut kind, mut data) = (String::new(), String::new(), String::new());
+        loop {
+            let line = self.line()?;
+            match line.split_once(": ") {
+                Some(("id", value)) => value.clone_into(&mut id),
+                Some(("event", value)) => value.clone_into(&mut kind),
+                Some(("data", value)) => data.push_str(value),
+                _ if line.is_empty() && !data.is_empty() => {
+                    return Some(ServerEvent { id, kind, data: serde_json::from_str(&data).unwrap() });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Events up to one of a kind.
+    pub(crate) fn until(&mut self, kind: &str) -> Vec<ServerEvent> {
+        let mut events = Vec::new();
+        while events.last().is_none_or(|event: &ServerEvent| event.kind != kind) {
+            events.push(self.next().expect("the server goes on"));
+        }
+        events
     }
 }
 

@@ -47,6 +47,19 @@ fn keys_let_in_and_can_be_revoked_while_the_server_runs() {
         ("POST", "/free", [401, 401, 403, 403, 200]),
         ("GET", "/internal/logs", [401, 401, 403, 403, 200]),
         ("GET", "/nothing", [401, 401, 404, 404, 404]),
+        ("GET", "/healthz", [200, 200, 200, 200, 200]),
+        ("GET", "/readyz", [200, 200, 200, 200, 200]),
+        ("HEAD", "/metrics", [401, 401, 200, 200, 200]),
+        ("GET", "/openapi.json", [401, 401, 200, 200, 200]),
+        ("GET", "/v1/queue", [401, 401, 200, 200, 200]),
+        ("POST", "/v1/queue/prompts/x/move", [401, 401, 403, 400, 400]),
+        ("PATCH", "/v1/queue/prompts/x", [401, 401, 403, 404, 404]),
+        ("DELETE", "/v1/queue/prompts/x", [401, 401, 403, 404, 404]),
+        ("POST", "/v1/queue/import", [401, 401, 403, 400, 400]),
+        ("GET", "/v1/queue/export", [401, 401, 403, 403, 200]),
+        ("PUT", "/v1/queue/order", [401, 401, 403, 403, 400]),
+        ("POST", "/v1/queue/pause", [401, 401, 403, 403, 200]),
+        ("POST", "/v1/queue/resume", [401, 401, 403, 403, 200]),
     ] {
         let keys = [None, Some("wrong"), Some(&*read), Some(&*queue), Some(&*admin)];
         assert_eq!(keys.map(|key| status(&server, method, path, key)), expected, "{method} {path}");

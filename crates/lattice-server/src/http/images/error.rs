@@ -5,7 +5,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
 use crate::files::{FileError, PictureError};
-use crate::http::reply::Failure;
+use crate::http::reply::{Failure, RETRY_AFTER};
 use crate::store::StoreError;
 use crate::template::TemplateError;
 
@@ -81,7 +81,11 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let kind = HeaderValue::from_static("application/json; charset=utf-8");
         let document = json!({ "error": self.document() }).to_string();
-        (self.status, [(header::CONTENT_TYPE, kind)], document).into_response()
+        let mut response = (self.status, [(header::CONTENT_TYPE, kind)], document).into_response();
+        if self.status == StatusCode::SERVICE_UNAVAILABLE {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        }
+        response
     }
 }
 
@@ -127,6 +131,7 @@ impl From<Failure> for ApiError {
                 let message = document["error"]["message"].as_str().unwrap_or_default().to_owned();
                 (status, message)
             }
+            Failure::Stopping => return Self::stopping(),
         };
         if status.is_server_error() {
             return Self { status, ..Self::failed(message) };

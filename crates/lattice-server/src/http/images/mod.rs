@@ -1,6 +1,7 @@
 //! `/v1`: pictures for programs, in the shape of OpenAI's images API.
 
 mod answer;
+mod describe;
 mod error;
 mod request;
 mod run;
@@ -13,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
 use self::answer::Place;
+use self::describe::{ApiProblem, ImageAnswer, ImageRequest, Model, ModelList};
 pub(super) use self::error::ApiError;
 use self::request::Request;
 use self::run::Run;
@@ -26,7 +28,26 @@ use crate::users::Users;
 
 type Result<T> = std::result::Result<T, ApiError>;
 
-/// `POST /v1/images/generations`.
+/// Whether a path is one of these routes, whose clients expect errors in the form of OpenAI's API.
+pub(in crate::http) fn answers(path: &str) -> bool {
+    ["/v1/images/", "/v1/models"].iter().any(|prefix| path.starts_with(prefix))
+}
+
+/// Pictures for programs, in the shape of OpenAI's images API
+#[utoipa::path(
+    post, path = "/v1/images/generations", tag = "images", security(("key" = ["queue"])),
+    request_body = ImageRequest,
+    responses(
+        (status = 200, description = "The pictures, or with `stream` events without end until they are done", content(
+            (ImageAnswer = "application/json"),
+            (String = "text/event-stream"),
+        )),
+        (status = 400, description = "The request makes no sense", body = ApiProblem),
+        (status = 404, description = "There is no such template", body = ApiProblem),
+        (status = 500, description = "The workflow failed", body = ApiProblem),
+        (status = 503, description = "The server is stopping", body = ApiProblem),
+    ),
+)]
 pub(in crate::http) async fn generate(
     State(app): AppState,
     headers: HeaderMap,
@@ -43,14 +64,26 @@ pub(in crate::http) async fn generate(
     answer.await.unwrap_or_else(IntoResponse::into_response)
 }
 
-/// `GET /v1/models`: the templates.
+/// The templates of `/v1/images/generations`
+#[utoipa::path(
+    get, path = "/v1/models", tag = "images", security(("key" = ["read"])),
+    responses((status = 200, description = "Their names, in the shape of OpenAI's API", body = ModelList)),
+)]
 pub(in crate::http) async fn models(State(app): AppState, headers: HeaderMap) -> Result<Reply> {
     let names = blocking(move || Ok(templates_of(headers)(&app)?.names()?)).await?;
     let models: Vec<Json> = names.iter().map(|name| model(name)).collect();
     Ok(Reply::json(&json!({ "object": "list", "data": models })))
 }
 
-/// `GET /v1/models/{model}`.
+/// One of the templates of `/v1/images/generations`
+#[utoipa::path(
+    get, path = "/v1/models/{*model}", tag = "images", security(("key" = ["read"])),
+    params(("model" = String, Path, description = "Its name")),
+    responses(
+        (status = 200, description = "It is there", body = Model),
+        (status = 404, description = "It is not", body = ApiProblem),
+    ),
+)]
 pub(in crate::http) async fn one_model(
     State(app): AppState,
     Path(name): Path<String>,
