@@ -53,3 +53,9 @@ pub(crate) fn picture(base: &Path, prompt: &Json) -> (usize, usize, Vec<u8>) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     pixels(&base.join(String::from_utf8(output.stdout).unwrap().trim()))
 }
+
+/// The largest difference of two pictures. Calls that are made one by one instead of together may round differently.
+pub(crate) fn difference(a: &[u8], b: &[u8]) -> u8 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
+}

@@ -2,13 +2,16 @@
 
 mod broken;
 mod common;
+mod control;
 mod convert;
 mod custom_sampling;
 mod demo;
 mod families;
 mod hooks;
+mod image_files;
 mod loaders;
 mod patches;
 mod previews;
 mod saving;
 mod serve;
+mod vision;

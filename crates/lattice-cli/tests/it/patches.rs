@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Value as Json, json};
 
-use crate::common::{lattice, make, picture, pixels};
+use crate::common::{difference, lattice, make, picture, pixels};
 use crate::families::{checkpoint, flux_schnell, slots, text_to_image};
 
 /// The picture of a prompt with a node between the loader and the sampler.
@@ -14,12 +14,6 @@ fn patched(base: &Path, prompt: &Json, class: &str, inputs: Json) -> Vec<u8> {
     prompt["x"]["inputs"]["model"] = prompt["k"]["inputs"]["model"].clone();
     prompt["k"]["inputs"]["model"] = json!(["x", 0]);
     picture(base, &prompt).2
-}
-
-/// The largest difference of two pictures. Calls that are made one by one instead of together may round differently.
-fn difference(a: &[u8], b: &[u8]) -> u8 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap_or(0)
 }
 
 #[test]
