@@ -197,9 +197,10 @@ impl Patch {
 
 /// One weight patched and rounded back to its type. Blocks become halves: requantising would lose the change.
 fn patched(weight: &Weight, patches: &[Patch], seed: u32) -> Result<Weight, PatchError> {
-    if let Some(bytes) = fused::patch(weight, patches)? {
-        let same = Weight::new(weight.dtype(), weight.shape().clone(), bytes, None);
-        return Ok(same.unwrap_or_else(|_| weight.clone()));
+    if let Some(bytes) = fused::patch(weight, patches)?
+        && let Ok(weight) = Weight::new(weight.dtype(), weight.shape().clone(), bytes, None)
+    {
+        return Ok(weight);
     }
     let (mut values, shape) = apply_patches(weight.to_f32(), weight.dims(), patches)?;
     let dtype = match weight.dtype() {

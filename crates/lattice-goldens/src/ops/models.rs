@@ -12,7 +12,7 @@ use lattice_models::{
     ClipVision, ForwardOptions, NetworkInput, StyleModel, T2iAdapter, TextInput, TextOptions, Upscaler,
     vision,
 };
-use lattice_nodes::types::pixels_for_vision;
+use lattice_nodes::types::{Image, pixels_for_vision};
 use lattice_weights::{StateDict, StoredDType};
 
 use super::Operation;
@@ -158,7 +158,7 @@ fn clip_vision_preprocess(case: &Case<'_>) -> Result<Outcome> {
         Some("siglip") => &vision::SIGLIP_COLORS,
         _ => &vision::CLIP_COLORS,
     };
-    let out = pixels_for_vision(&required(case, "image_nhwc")?, size, crop, colors)?;
+    let out = pixels_for_vision(&Image(required(case, "image_nhwc")?), size, crop, colors)?;
     Ok(Outcome::Ran(vec![compare(case, "out", &out)?]))
 }
 

@@ -107,6 +107,23 @@ impl<L: Left, R: Right> Product<'_, L, R> {
     fn is_gated(&self) -> bool {
         matches!(self.finish, Finish::Gated(_))
     }
+
+    /// Lets the sums of a tile, rows and columns of A B, begin with what is added to them.
+    #[inline(always)]
+    fn begin(&self, tile: &mut Tile, rows: Range<usize>, columns: Range<usize>) {
+        if let Some(residual) = self.residual {
+            let first = rows.start * self.ld_out + columns.start;
+            let last = (rows.end - 1) * self.ld_out + columns.end;
+            tile.add = residual[first..last].as_ptr();
+            tile.ld_add = self.ld_out;
+        }
+        if let Some(bias) = self.row_bias {
+            tile.row_bias = bias[rows].as_ptr();
+        }
+        if let Some(bias) = self.col_bias {
+            tile.col_bias = bias[columns].as_ptr();
+        }
+    }
 }
 
 /// A block of C, and into how many parts of rows and columns the threads share it.
@@ -287,21 +304,10 @@ impl<L: Left, R: Right> Kernel for Multiply<'_, '_, '_, L, R> {
                         let b = &self.right[slab.at::<S>(&kb, half, index)..][..kb.len() * S::NR];
                         for rp in row_panels.clone() {
                             // SAFETY: the block's rows and columns lie inside the result (or the sums).
-                            let mut tile =
-                                Tile::new(unsafe { out.add(rp.start * ld_out + to) }, ld_out, existing);
+                            let at = unsafe { out.add(rp.start * ld_out + to) };
+                            let mut tile = Tile::new(at, ld_out, existing);
                             if begins {
-                                if let Some(bias) = p.row_bias {
-                                    tile.row_bias = bias[r.start + rp.start..r.start + rp.end].as_ptr();
-                                }
-                                if let Some(bias) = p.col_bias {
-                                    tile.col_bias = bias[col..col + existing].as_ptr();
-                                }
-                                if let Some(residual) = p.residual {
-                                    let start = (r.start + rp.start) * p.ld_out + col;
-                                    let end = (r.start + rp.end - 1) * p.ld_out + col + existing;
-                                    tile.add = residual[start..end].as_ptr();
-                                    tile.ld_add = p.ld_out;
-                                }
+                                p.begin(&mut tile, r.start + rp.start..r.start + rp.end, col..col + existing);
                             } else {
                                 tile = tile.accumulate();
                             }

@@ -74,7 +74,16 @@ impl UNet {
 /// Adds the next residual of a list, if there is one for this place.
 fn add_control(h: Tensor, list: &mut Vec<Option<Tensor>>) -> Result<Tensor> {
     match list.pop().flatten() {
-        Some(residual) => h.broadcast_add(&residual),
+        Some(residual) => {
+            let ((_, width, ..), (_, own, ..)) = (h.dims4()?, residual.dims4()?);
+            if own != width {
+                bail!(
+                    "the control network's residuals have {own} channels where this network has {width}; it is for another \
+                     family of models"
+                )
+            }
+            h.broadcast_add(&residual)
+        }
         None => Ok(h),
     }
 }

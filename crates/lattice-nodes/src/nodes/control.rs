@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use lattice_diffusion::conditioning::{self, AppliedControl, ControlHint, ControlSource, ControlText, Entry};
 use lattice_graph::{CallContext, Node};
 use lattice_models::ControlNetwork;
@@ -165,7 +164,7 @@ impl Apply {
         if self.strength == 0.0 {
             return Ok(lists);
         }
-        let picture = planes(&self.image)?;
+        let picture = self.image.planes()?;
         let mut made: Vec<(Option<Arc<dyn ControlSource>>, Arc<dyn ControlSource>)> = Vec::new();
         let mut control = |previous: Option<Arc<dyn ControlSource>>| -> Arc<dyn ControlSource> {
             let same = |(of, _): &&(Option<Arc<dyn ControlSource>>, _)| match (of, &previous) {
@@ -196,13 +195,4 @@ impl Apply {
             Conditioning(entries)
         }))
     }
-}
-
-/// The colours of pictures as planes [B, 3, H, W].
-fn planes(image: &Image) -> Result<Tensor> {
-    let channels = image.0.dim(3)?;
-    if channels < 3 {
-        return Err(Error::value(format!("a hint needs colours; the picture has {channels} channels")));
-    }
-    Ok(image.0.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()?)
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use candle_core::Tensor;
 use lattice_diffusion::tiled::{Tiles, tile_count, tiled_scale};
 use lattice_graph::{CallContext, Node};
 use lattice_models::Upscaler;
@@ -50,7 +49,7 @@ fn image_upscale_with_model(
     #[widget] upscale_model: UpscaleModel,
     #[widget] image: Image,
 ) -> Result<Image> {
-    let planes = rgb_planes(&image.0)?;
+    let planes = image.planes()?;
     let axes = TILES.axes(upscale_model.0.scale() as f64);
     let total = tile_count(planes.dims(), &axes)? as f64;
     let mut done = 0.0;
@@ -68,13 +67,4 @@ fn image_upscale_with_model(
         return Err(error.into());
     }
     Ok(Image(enlarged?.clamp(0f32, 1f32)?.permute((0, 2, 3, 1))?.contiguous()?))
-}
-
-/// The colours of pictures as planes [B, 3, H, W].
-fn rgb_planes(images: &Tensor) -> Result<Tensor> {
-    let channels = images.dim(3)?;
-    if channels < 3 {
-        return Err(Error::value(format!("the network reads colours; the picture has {channels} channels")));
-    }
-    Ok(images.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()?)
 }

@@ -34,7 +34,7 @@ fn clip_vision_encode(
     image: Image,
     #[choice("center", "none")] crop: &str,
 ) -> Result<ClipVisionOutput> {
-    Ok(clip_vision.encode(&image.0, crop == "center")?)
+    Ok(clip_vision.encode(&image, crop == "center")?)
 }
 
 /// Loads a style model: Redux of Flux, or a style adapter of Stable Diffusion 1.x.

@@ -6,7 +6,7 @@ use candle_core::{DType, Result, Tensor};
 use lattice_media::resize::{Crop, Method, common_upscale};
 use lattice_models::vision::ColorStatistics;
 
-use super::tensor_bytes;
+use super::{Image, tensor_bytes};
 use crate::node::GraphType;
 
 /// A vision tower. Its weights are mapped, so a copy costs nothing.
@@ -41,7 +41,7 @@ impl ClipVision {
     ///
     /// # Errors
     /// If they are no pictures.
-    pub fn encode(&self, images: &Tensor, crop: bool) -> Result<ClipVisionOutput> {
+    pub fn encode(&self, images: &Image, crop: bool) -> Result<ClipVisionOutput> {
         let size = self.0.config().image_size;
         let mut out = self.0.encode(&pixels_for_vision(images, size, crop, self.0.colors())?)?;
         out.layers.pop();
@@ -56,16 +56,13 @@ impl ClipVision {
 /// # Errors
 /// If they are no pictures, or have no colours.
 pub fn pixels_for_vision(
-    images: &Tensor,
+    images: &Image,
     size: usize,
     crop: bool,
     colors: &ColorStatistics,
 ) -> Result<Tensor> {
-    let (_, height, width, channels) = images.dims4()?;
-    if channels < 3 {
-        candle_core::bail!("a vision tower sees colours; the picture has {channels} channels")
-    }
-    let planes = images.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()?;
+    let (_, height, width, _) = images.0.dims4()?;
+    let planes = images.planes()?;
     let (h, w) = if crop {
         let scale = size as f64 / height.min(width).max(1) as f64;
         let side = |n: usize| ((n as f64 * scale).round_ties_even() as usize).max(size);
@@ -83,8 +80,8 @@ pub fn pixels_for_vision(
     // Halves go to the even neighbour, which the tensor library's rounding does not do.
     let levels: Vec<f32> = square.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
     let levels = levels.into_iter().map(|v| (255.0 * v).clamp(0.0, 255.0).round_ties_even() / 255.0);
-    let rounded = Tensor::from_vec(levels.collect(), square.shape(), images.device())?;
-    let per_channel = |v: [f32; 3]| Tensor::new(&v, images.device())?.reshape((1, 3, 1, 1));
+    let rounded = Tensor::from_vec(levels.collect(), square.shape(), images.0.device())?;
+    let per_channel = |v: [f32; 3]| Tensor::new(&v, images.0.device())?.reshape((1, 3, 1, 1));
     rounded
         .broadcast_sub(&per_channel(colors.mean)?)?
         .broadcast_div(&per_channel(colors.deviation)?)?

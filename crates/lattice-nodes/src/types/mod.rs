@@ -37,6 +37,20 @@ pub fn tensor_bytes(tensor: &Tensor) -> usize {
 #[derive(Clone, Debug)]
 pub struct Image(pub Tensor);
 
+impl Image {
+    /// The colours as planes [B, 3, H, W] in 0..1, without alpha.
+    ///
+    /// # Errors
+    /// If there are fewer than three channels.
+    pub fn planes(&self) -> candle_core::Result<Tensor> {
+        let channels = self.0.dim(3)?;
+        if channels < 3 {
+            candle_core::bail!("colours are needed; the picture has {channels} channels")
+        }
+        self.0.narrow(3, 0, 3)?.permute((0, 3, 1, 2))?.contiguous()
+    }
+}
+
 impl GraphType for Image {
     const NAME: &'static str = "IMAGE";
 

@@ -296,11 +296,11 @@ impl Store {
         self.writer.run(Durability::Now, move |tx, steps| {
             let waiting = "SELECT count(*) FROM queue WHERE running = 0";
             let mut left: i64 = tx.prepare_cached(waiting)?.query_row([], |r| r.get(0))?;
-            let mut statement = tx.prepare_cached(
+            let first = format!(
                 "DELETE FROM queue WHERE seq = (
-                     SELECT seq FROM queue WHERE running = 0 AND prompt_id = ?
-                     ORDER BY priority DESC, number, place, seq LIMIT 1)",
-            )?;
+                     SELECT seq FROM queue WHERE running = 0 AND prompt_id = ? ORDER BY {ORDER} LIMIT 1)"
+            );
+            let mut statement = tx.prepare_cached(&first)?;
             let mut gone = 0;
             for id in &ids {
                 if statement.execute([id])? > 0 {
