@@ -112,7 +112,7 @@ impl Ledger {
         self.path.is_some()
     }
 
-    /// A temporary file has been made.
+    /// A temporary file is about to be made.
     pub(super) fn temporary(&self, path: &Path) -> Result<()> {
         self.write(&mut self.state.lock(), &Entry::Temporary(path.to_owned()))
     }

@@ -62,13 +62,13 @@ pub(super) fn temporary_with(
     fill: impl FnOnce(&mut dyn Write) -> Result<()>,
 ) -> Result<NamedTempFile> {
     std::fs::create_dir_all(folder).map_err(Error::file(folder))?;
-    let mut builder = Builder::new();
-    builder.prefix(".lattice-");
-    // Temporary files are private to their owner by default; results are as shared as any other new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(folder).map_err(Error::file(folder))?;
-    ledger.map_or(Ok(()), |ledger| ledger.temporary(file.path()))?;
+    let create = |path: &Path| {
+        // Noted before it is there: killed in between, the process would leave a file that nobody knows of.
+        ledger.map_or(Ok(()), |ledger| ledger.temporary(path)).map_err(std::io::Error::other)?;
+        std::fs::OpenOptions::new().read(true).write(true).create_new(true).open(path)
+    };
+    // Opened like any other new file, since results are as shared as that; temporary files are private by default.
+    let mut file = Builder::new().prefix(".lattice-").make_in(folder, create).map_err(Error::file(folder))?;
     let mut out = BufWriter::with_capacity(1 << 20, &mut file);
     fill(&mut out)?;
     out.flush().map_err(Error::file(folder))?;
