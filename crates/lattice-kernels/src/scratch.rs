@@ -1,6 +1,6 @@
 //! Buffers: per-thread scratch that is reused, and results that are not zeroed before they are written.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,13 +10,13 @@ use bytemuck::{Pod, Zeroable};
 struct Line([f32; 16]);
 
 thread_local! {
-    static SCRATCH: RefCell<Vec<Vec<Line>>> = const { RefCell::new(Vec::new()) };
+    static SCRATCH: Cell<Vec<Line>> = const { Cell::new(Vec::new()) };
 }
 
-/// A buffer of this thread's, lent until dropped. What it holds at first is arbitrary: left over from other calls.
+/// This thread's scratch, lent until dropped. What it holds at first is arbitrary: left over from other calls.
 ///
-/// Buffers stay with their thread, so a kernel's page faults are paid once and not at every call. There are as many as
-/// were ever lent at a time: nested parts of a kernel, or work stolen inside one.
+/// The buffer stays with the thread, so a kernel's page faults are paid once and not at every call. If the thread asks
+/// again while it is lent (work stealing inside a kernel), the second one gets a buffer of its own.
 ///
 /// A guard and not a function with a closure: the body of a closure is compiled without the instruction set of the
 /// kernel around it.
@@ -28,22 +28,13 @@ pub(crate) struct Scratch {
 impl Scratch {
     /// At least `len` elements.
     pub(crate) fn take(len: usize) -> Self {
+        let mut lines = SCRATCH.take();
         let wanted = len.div_ceil(16);
-        let kept = SCRATCH.with_borrow_mut(|buffers| {
-            // The smallest that is large enough, or else the largest: it makes way for a larger one.
-            let fitting = (0..buffers.len()).filter(|&i| buffers[i].len() >= wanted);
-            let best = fitting.min_by_key(|&i| buffers[i].len());
-            let best = best.or_else(|| (0..buffers.len()).max_by_key(|&i| buffers[i].len()));
-            best.map(|i| buffers.swap_remove(i))
-        });
-        let lines = match kept {
-            Some(lines) if lines.len() >= wanted => lines,
-            small => {
-                // Growing would copy what nobody reads.
-                drop(small);
-                vec![Line::zeroed(); wanted]
-            }
-        };
+        if lines.len() < wanted {
+            // Growing would copy what nobody reads.
+            drop(lines);
+            lines = vec![Line::zeroed(); wanted];
+        }
         Self { lines, len }
     }
 }
@@ -63,9 +54,7 @@ impl std::ops::DerefMut for Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let lines = std::mem::take(&mut self.lines);
-        // A thread that is ending keeps nothing.
-        let _ = SCRATCH.try_with(|buffers| buffers.borrow_mut().push(lines));
+        SCRATCH.set(std::mem::take(&mut self.lines));
     }
 }
 

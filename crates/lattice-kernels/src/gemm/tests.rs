@@ -42,8 +42,6 @@ proptest! {
         col_bias: bool,
         residual: bool,
         gated: bool,
-        // By the threads together, or in blocks, each by one thread.
-        shared in proptest::option::of([1usize..4, 1usize..4]),
         seed: u32,
     ) {
         let (n, residual, row_bias) = if gated { (n & !1, false, false) } else { (n, residual, row_bias) };
@@ -71,13 +69,9 @@ proptest! {
                 out: SharedMut::new(&mut out),
                 ld_out: width,
             };
-            if let Some(parts) = shared {
-                level.run(Block { product: &product, rows: 0..m, columns: 0..width, parts });
-            } else {
-                for columns in split(width, 2, MAX_NR) {
-                    for rows in split(m, 3, 1) {
-                        level.run(Block { product: &product, rows, columns: columns.clone(), parts: [1, 1] });
-                    }
+            for columns in split(width, 2, MAX_NR) {
+                for rows in split(m, 3, 1) {
+                    level.run(Block { product: &product, rows, columns: columns.clone() });
                 }
             }
             for i in 0..m {
