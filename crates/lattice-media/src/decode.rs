@@ -7,7 +7,7 @@ use image::codecs::{gif::GifDecoder, webp::WebPDecoder};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, Frames, ImageDecoder, ImageFormat, ImageReader};
 
-use crate::{MediaError, Result, pixels, png_decode, tensor};
+use crate::{MediaError, Result, pixels, png_decode, tensor, webp_decode};
 
 /// What a file may cost. A few bytes can claim billions of pixels; such claims are refused before memory is taken.
 #[derive(Clone, Copy, Debug)]
@@ -73,7 +73,7 @@ pub fn decode(file: &[u8], limits: Limits) -> Result<Decoded> {
         ImageFormat::Gif => {
             let decoder = GifDecoder::new(Cursor::new(file)).map_err(|e| MediaError::broken("GIF", e))?;
             limits.check(decoder.dimensions())?;
-            animation_frames("GIF", decoder.into_frames(), limits, None)?
+            animation_frames("GIF", decoder.into_frames(), limits)?
         }
         ImageFormat::WebP => {
             let mut decoder =
@@ -82,7 +82,7 @@ pub fn decode(file: &[u8], limits: Limits) -> Result<Decoded> {
             if decoder.has_animation() {
                 let alpha = decoder.color_type().has_alpha();
                 let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-                let mut frames = animation_frames("WEBP", decoder.into_frames(), limits, Some(alpha))?;
+                let mut frames = webp_decode::frames(file, decoder.dimensions(), alpha, limits)?;
                 for frame in &mut frames {
                     frame.orient(orientation);
                 }
@@ -119,13 +119,8 @@ fn still(format: &'static str, mut decoder: impl ImageDecoder, limits: Limits) -
     Ok(picture)
 }
 
-/// `alpha`: whether the file has an alpha channel; None: it has where a pixel is not opaque.
-fn animation_frames(
-    format: &'static str,
-    frames: Frames<'_>,
-    limits: Limits,
-    alpha: Option<bool>,
-) -> Result<Vec<Picture>> {
+/// The pictures have an alpha channel where a pixel is not opaque.
+fn animation_frames(format: &'static str, frames: Frames<'_>, limits: Limits) -> Result<Vec<Picture>> {
     let mut budget = limits.total_pixels;
     let mut pictures = Vec::new();
     for frame in frames {
@@ -134,8 +129,7 @@ fn animation_frames(
         budget =
             budget.checked_sub(size).ok_or_else(|| limits.exceeded(image.dimensions(), "too many frames"))?;
         let mut picture = Picture::from_dynamic(DynamicImage::ImageRgba8(image));
-        let opaque = || picture.alpha.as_ref().is_none_or(|a| a.iter().all(|&v| v == 255));
-        if !alpha.unwrap_or_else(|| !opaque()) {
+        if picture.alpha.as_ref().is_some_and(|a| a.iter().all(|&v| v == u8::MAX)) {
             picture.alpha = None;
         }
         pictures.push(picture);

@@ -30,6 +30,7 @@ pub mod svg;
 mod tensor;
 pub mod transform;
 pub mod webp;
+mod webp_decode;
 
 pub use decode::{Decoded, Limits, Picture};
 pub use error::{MediaError, Result};
