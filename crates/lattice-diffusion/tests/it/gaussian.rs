@@ -15,18 +15,18 @@ const UNCONDITIONAL_MEAN: f64 = -0.2;
 
 /// The best prediction of the clean sample, and how often it was asked for.
 pub(crate) struct Gaussian {
-    pub(crate) flow: bool,
+    pub(crate) model: ModelSampling,
     pub(crate) calls: usize,
 }
 
 impl Gaussian {
     pub(crate) fn of(model: &ModelSampling) -> Self {
-        Self { flow: model.is_flow(), calls: 0 }
+        Self { model: model.clone(), calls: 0 }
     }
 
     /// E[z | x], where x = a z + s n: a is 1, for flow models 1 - s.
     pub(crate) fn expectation(&self, x: &Tensor, sigma: f64, mean: f64) -> Result<Tensor> {
-        let a = if self.flow { 1.0 - sigma } else { 1.0 };
+        let a = self.model.alpha(sigma);
         let variance = DEVIATION * DEVIATION;
         let gain = a * variance / (a * a * variance + sigma * sigma);
         x.affine(gain, mean * (1.0 - gain * a))
