@@ -23,7 +23,9 @@ fn sampling() -> ModelSampling {
 fn residuals(control: &dyn ControlSource, rows: usize, entries: usize, sigma: f64) -> Option<Control> {
     let x = Tensor::zeros((rows, 4, 8, 6), DType::F32, &Device::Cpu).unwrap();
     let input = NetworkInput::new(x, Tensor::zeros(rows, DType::F32, &Device::Cpu).unwrap());
-    control.residuals(&ControlCall { input: &input, sigma, sampling: &sampling(), entries }).unwrap()
+    control
+        .residuals(&ControlCall { input: &input, sigma, sampling: &sampling(), entries, weights: None })
+        .unwrap()
 }
 
 /// Pictures of another size than the latent's: one of each brightness.

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 
 use crate::options::ForwardOptions;
+use crate::sd_unet::Grounding;
 
 /// Inputs of one forward call. Which of the optional ones a family reads is its own business.
 #[derive(Clone, Debug)]
@@ -24,6 +25,8 @@ pub struct NetworkInput {
     pub reference: Option<Reference>,
     /// Residuals of a ControlNet or T2I-Adapter.
     pub control: Option<Control>,
+    /// Texts in boxes (U-Nets).
+    pub grounding: Option<Grounding>,
 }
 
 impl NetworkInput {
@@ -38,6 +41,7 @@ impl NetworkInput {
             guidance: None,
             reference: None,
             control: None,
+            grounding: None,
         }
     }
 }

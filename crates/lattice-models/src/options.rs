@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor};
 
+use crate::hypernetwork::Hypernetwork;
+
 /// Everything that can be changed about a forward call.
 #[derive(Clone, Debug, Default)]
 pub struct ForwardOptions {
@@ -19,6 +21,8 @@ pub struct ForwardOptions {
     pub token_merging: Option<TokenMerging>,
     /// U-Nets: some levels at a lower resolution.
     pub downscale: Option<Downscale>,
+    /// U-Nets: changes of keys and values in every attention, each with its strength.
+    pub hypernetworks: Vec<(Arc<Hypernetwork>, f64)>,
     /// Transformers: blocks that hand their input on.
     pub skipped: SkippedBlocks,
 }

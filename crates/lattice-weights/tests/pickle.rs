@@ -292,3 +292,18 @@ fn cut_anywhere_they_are_errors() {
         }
     }
 }
+
+#[test]
+fn lists_name_their_tensors_by_place() {
+    // As hypernetworks are stored: a number, and below it a list of two dictionaries.
+    let mut p = Pickle::new().raw(b"}(").int(64).raw(b"](");
+    for key in ["0", "0"] {
+        p = p.raw(b"}(").text("linear.0.weight").tensor("FloatStorage", key, 0, &[2], &[1]).raw(b"u");
+    }
+    let pickle = p.raw(b"e").text("step").int(7).raw(b"u").stop();
+    let file = archive(&pickle, &floats(&[1.0, 2.0]));
+    let dict = lattice_weights::pickle::from_bytes("list.pt", Bytes::from(file)).unwrap();
+    let names: Vec<&str> = dict.iter().map(|(name, _)| name).collect();
+    assert_eq!(names, ["64.0.linear.0.weight", "64.1.linear.0.weight"]);
+    assert_eq!(dict.metadata()["step"], "7");
+}

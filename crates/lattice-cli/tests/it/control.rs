@@ -6,7 +6,8 @@ use lattice_weights::{StateDict, Weight, open_any, safetensors};
 use serde_json::{Value as Json, json};
 
 use crate::common::{difference, lattice, make, picture, project};
-use crate::families::{checkpoint, slots, text_to_image};
+use crate::families::{checkpoint, flux, slots, text_to_image};
+use crate::loaders::{clip_tower, halves, tiny, widen, write};
 
 /// A folder with a model, control networks and a hint.
 fn base(model: &str, networks: &[&str]) -> tempfile::TempDir {
@@ -149,7 +150,7 @@ fn differences_are_added_to_the_model_they_were_made_from() {
 
 #[test]
 fn networks_that_do_not_fit_are_named() {
-    let base = base("sd15", &["cn_sdxl", "cn_flux_union"]);
+    let base = base("sd15", &["cn_sdxl", "cn_flux_union", "cn_sdxl_union", "control_lora_sdxl"]);
     let base = base.path();
     std::fs::copy(
         base.join("models/checkpoints/sd15.safetensors"),
@@ -158,11 +159,204 @@ fn networks_that_do_not_fit_are_named() {
     .unwrap();
     for (network, words) in [
         ("cn_sdxl", "it is for another family of models"),
-        ("cn_flux_union", "ControlNet of a transformer"),
+        ("cn_flux_union", "connect a VAE to the node"),
+        ("cn_sdxl_union", "a vector condition of width 1664"),
+        ("control_lora_sdxl", "it was made from another one"),
         ("sd15", "holds no known ControlNet"),
     ] {
         let message = failure(base, &controlled("sd15", network, 1.0, (0.0, 1.0)));
         assert!(message.contains(words), "{network}: {message}");
+    }
+}
+
+/// Tensors with a pattern.
+fn waves(dict: &mut StateDict, shapes: &[(&str, &[usize])], scale: f32) {
+    for (name, shape) in shapes {
+        let count: usize = shape.iter().product();
+        let norm = name.contains("ln_") && name.ends_with("weight");
+        let value = |i: usize| if norm { 1.0 } else { ((i * 37 + name.len() * 11) as f32).sin() * scale };
+        dict.insert(*name, halves(&(0..count).map(value).collect::<Vec<_>>(), shape));
+    }
+}
+
+/// The prompt with the kind of hint told.
+fn of_kind(prompt: &Json, kind: &str) -> Json {
+    let mut prompt = prompt.clone();
+    prompt["u"] =
+        json!({"class_type": "SetUnionControlNetType", "inputs": {"control_net": ["c", 0], "type": kind}});
+    prompt["a"]["inputs"]["control_net"] = json!(["u", 0]);
+    prompt
+}
+
+#[test]
+fn a_controlnet_for_several_kinds_of_hint() {
+    let base = base("sdxl", &[]);
+    let base = base.path();
+    let mut dict = tiny("cn_sdxl");
+    assert!(dict.contains("controlnet_cond_embedding.conv_in.weight"), "the layout of union networks");
+    let (width, kinds, time) = (64, 6, 256);
+    waves(
+        &mut dict,
+        &[
+            ("task_embedding", &[kinds, width]),
+            ("transformer_layes.0.attn.in_proj_weight", &[3 * width, width]),
+            ("transformer_layes.0.attn.in_proj_bias", &[3 * width]),
+            ("transformer_layes.0.attn.out_proj.weight", &[width, width]),
+            ("transformer_layes.0.attn.out_proj.bias", &[width]),
+            ("transformer_layes.0.ln_1.weight", &[width]),
+            ("transformer_layes.0.ln_1.bias", &[width]),
+            ("transformer_layes.0.ln_2.weight", &[width]),
+            ("transformer_layes.0.ln_2.bias", &[width]),
+            ("transformer_layes.0.mlp.c_fc.weight", &[4 * width, width]),
+            ("transformer_layes.0.mlp.c_fc.bias", &[4 * width]),
+            ("transformer_layes.0.mlp.c_proj.weight", &[width, 4 * width]),
+            ("transformer_layes.0.mlp.c_proj.bias", &[width]),
+            ("spatial_ch_projs.weight", &[width, width]),
+            ("spatial_ch_projs.bias", &[width]),
+            ("control_add_embedding.linear_1.weight", &[time, kinds * 256]),
+            ("control_add_embedding.linear_1.bias", &[time]),
+            ("control_add_embedding.linear_2.weight", &[time, time]),
+            ("control_add_embedding.linear_2.bias", &[time]),
+        ],
+        0.3,
+    );
+    write(base, "controlnet/union.safetensors", &dict);
+    let plain = pixels_of(base, &uncontrolled("sdxl"));
+    let prompt = controlled("sdxl", "union", 1.0, (0.0, 1.0));
+    let unsaid = pixels_of(base, &prompt);
+    assert!(difference(&unsaid, &plain) > 1);
+    assert_eq!(pixels_of(base, &of_kind(&prompt, "auto")), unsaid);
+    let (pose, depth) =
+        (pixels_of(base, &of_kind(&prompt, "openpose")), pixels_of(base, &of_kind(&prompt, "depth")));
+    assert!(pose != unsaid && pose != depth);
+    let message = failure(base, &of_kind(&prompt, "tile"));
+    assert!(message.contains("knows 6 kinds of hint"), "{message}");
+}
+
+#[test]
+fn low_rank_differences_to_the_model_they_are_used_on() {
+    let base = base("sdxl", &["control_lora_sdxl"]);
+    let base = base.path();
+    let plain = pixels_of(base, &uncontrolled("sdxl"));
+    let of = |strength| pixels_of(base, &controlled("sdxl", "control_lora_sdxl", strength, (0.0, 1.0)));
+    let full = of(1.0);
+    assert!(difference(&full, &plain) > 1 && difference(&of(0.3), &full) > 1);
+    assert_eq!(of(1.0), full);
+}
+
+/// Applies a network with a VAE, or without.
+fn with_vae(prompt: &Json, network: &str, vae: Option<&Json>) -> Json {
+    let mut prompt = prompt.clone();
+    prompt["c"] = loader(network);
+    apply(&mut prompt, "a", "c", 1.0, (0.0, 1.0));
+    if let Some(vae) = vae {
+        prompt["a"]["inputs"]["vae"] = vae.clone();
+    }
+    prompt
+}
+
+#[test]
+fn controlnets_of_flux() {
+    let base = base("sd15", &["cn_flux_union"]);
+    let base = base.path();
+    let mut loaders = flux(base, "flux_dev");
+    let texts = loaders.as_object_mut().unwrap().remove("c").unwrap();
+    loaders["t"] = texts;
+    let vae = json!(["v", 0]);
+    let plain = text_to_image(loaders, [json!(["u", 0]), json!(["t", 0]), vae.clone()]);
+    let without = pixels_of(base, &plain);
+    let prompt = with_vae(&plain, "cn_flux_union", Some(&vae));
+    let unsaid = pixels_of(base, &prompt);
+    assert!(difference(&unsaid, &without) > 1);
+    let mut kind = prompt.clone();
+    kind["un"] =
+        json!({"class_type": "SetUnionControlNetType", "inputs": {"control_net": ["c", 0], "type": "depth"}});
+    kind["a"]["inputs"]["control_net"] = json!(["un", 0]);
+    assert_ne!(pixels_of(base, &kind), unsaid);
+    // The old node for networks of this kind has the VAE as an input of its own.
+    let mut old = prompt.clone();
+    old["a"]["class_type"] = json!("ControlNetApplySD3");
+    assert_eq!(pixels_of(base, &old), unsaid);
+    let message = failure(base, &with_vae(&plain, "cn_flux_union", None));
+    assert!(message.contains("connect a VAE"), "{message}");
+
+    // Those of XLabs read pixels.
+    let mut dict = tiny("flux_dev");
+    dict = StateDict::new(
+        "xlabs",
+        dict.iter()
+            .filter(|(name, _)| !name.starts_with("single_blocks") && !name.starts_with("final_layer"))
+            .map(|(name, weight)| (name.to_owned(), weight.clone()))
+            .collect(),
+        dict.metadata().clone(),
+    );
+    let mut shapes: Vec<(String, Vec<usize>)> = vec![("pos_embed_input.weight".into(), vec![64, 64])];
+    shapes.push(("pos_embed_input.bias".into(), vec![64]));
+    for i in 0..8 {
+        let inputs = if i == 0 { 3 } else { 16 };
+        shapes.push((format!("input_hint_block.{}.weight", 2 * i), vec![16, inputs, 3, 3]));
+        shapes.push((format!("input_hint_block.{}.bias", 2 * i), vec![16]));
+    }
+    for i in 0..2 {
+        shapes.push((format!("controlnet_blocks.{i}.weight"), vec![64, 64]));
+        shapes.push((format!("controlnet_blocks.{i}.bias"), vec![64]));
+    }
+    let shapes: Vec<(&str, &[usize])> = shapes.iter().map(|(n, s)| (n.as_str(), s.as_slice())).collect();
+    waves(&mut dict, &shapes, 0.3);
+    write(base, "controlnet/xlabs.safetensors", &dict);
+    assert!(difference(&pixels_of(base, &with_vae(&plain, "xlabs", None)), &without) > 1);
+}
+
+#[test]
+fn controlnets_of_stable_diffusion_3() {
+    let base = base("sd15", &[]);
+    let base = base.path();
+    write(base, "text_encoders/l.safetensors", &clip_tower("clip_l", 768));
+    write(base, "text_encoders/g.safetensors", &clip_tower("clip_g", 1280));
+    for (model, network) in [("sd3_medium", "cn_sd3"), ("sd35_large", "cn_sd35_large")] {
+        let mut dict = tiny(model);
+        widen(&mut dict, "model.diffusion_model.context_embedder.weight", 4096);
+        widen(&mut dict, "model.diffusion_model.y_embedder.mlp.0.weight", 2048);
+        write(base, &format!("checkpoints/{model}.safetensors"), &dict);
+        let mut loaders = checkpoint(model);
+        loaders["t"] = json!({"class_type": "DualCLIPLoader", "inputs": {
+            "clip_name1": "l.safetensors", "clip_name2": "g.safetensors", "type": "sd3"}});
+        let vae = json!(["m", 2]);
+        let plain = text_to_image(loaders, [json!(["m", 0]), json!(["t", 0]), vae.clone()]);
+        let mut control = tiny(network);
+        if network == "cn_sd3" {
+            widen(&mut control, "context_embedder.weight", 4096);
+        }
+        write(base, &format!("controlnet/{network}.safetensors"), &control);
+        let without = pixels_of(base, &plain);
+        let prompt = with_vae(&plain, network, Some(&vae));
+        assert!(difference(&pixels_of(base, &prompt), &without) > 1, "{network}");
+        let message = failure(base, &with_vae(&plain, network, None));
+        assert!(message.contains("connect a VAE"), "{message}");
+        if network != "cn_sd3" {
+            continue;
+        }
+        // One more channel says where to paint.
+        let name = "pos_embed_input.proj.weight";
+        let old = control.get(name).unwrap().clone();
+        let (rows, inner) = (old.dims()[0], old.dims()[1] * 4);
+        let wide = old
+            .to_f32()
+            .chunks(inner)
+            .flat_map(|row| row.iter().copied().chain([0.5; 4]))
+            .collect::<Vec<_>>();
+        control.insert(name, halves(&wide, &[rows, 17, 2, 2]));
+        write(base, "controlnet/inpaint.safetensors", &control);
+        let mut prompt = with_vae(&plain, "inpaint", Some(&vae));
+        let refused = failure(base, &prompt);
+        assert!(refused.contains("hints of 17 channels"), "{refused}");
+        prompt["a"]["class_type"] = json!("ControlNetInpaintingAliMamaApply");
+        prompt["a"]["inputs"]["mask"] = json!(["i", 1]);
+        let painted = pixels_of(base, &prompt);
+        assert!(difference(&painted, &without) > 1);
+        prompt["w"] = json!({"class_type": "InvertMask", "inputs": {"mask": ["i", 1]}});
+        prompt["a"]["inputs"]["mask"] = json!(["w", 0]);
+        assert_ne!(pixels_of(base, &prompt), painted, "the mask counts");
     }
 }
 

@@ -92,7 +92,7 @@ pub(crate) fn flux_schnell(base: &Path) -> Json {
     flux(base, "flux_schnell")
 }
 
-fn flux(base: &Path, network: &str) -> Json {
+pub(crate) fn flux(base: &Path, network: &str) -> Json {
     make(base, network, "diffusion_models");
     make(base, "te_clip_l", "text_encoders");
     make(base, "te_t5xxl", "text_encoders");

@@ -13,24 +13,24 @@ use lattice_weights::rounding::encode;
 use lattice_weights::{BlockType, StateDict, StoredDType, Weight, open_any, safetensors};
 use serde_json::{Value as Json, json};
 
-use crate::common::{lattice, make, picture};
+use crate::common::{difference, lattice, make, picture, project};
 use crate::families::{checkpoint, slots, text_to_image, three_ways};
 
 fn manifest(name: &str) -> Manifest {
     Manifest::find(&Manifest::project_root(), name).unwrap()
 }
 
-fn tiny(name: &str) -> StateDict {
+pub(crate) fn tiny(name: &str) -> StateDict {
     manifest(&format!("tiny/{name}")).state_dict(0, StoredDType::F16).unwrap()
 }
 
-fn write(base: &Path, file: &str, dict: &StateDict) {
+pub(crate) fn write(base: &Path, file: &str, dict: &StateDict) {
     let path = base.join("models").join(file);
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     safetensors::write(&path, dict).unwrap();
 }
 
-fn halves(values: &[f32], shape: &[usize]) -> Weight {
+pub(crate) fn halves(values: &[f32], shape: &[usize]) -> Weight {
     Weight::new(StoredDType::F16, shape, encode(values, StoredDType::F16).unwrap(), None).unwrap()
 }
 
@@ -80,11 +80,20 @@ fn a_diffusers_folder_is_the_same_model_as_the_single_file() {
     assert!(String::from_utf8_lossy(&inspected.stdout).contains("diffusers"));
 }
 
+fn transposed(weight: &Weight) -> Weight {
+    let (rows, columns) = (weight.dims()[0], weight.dims()[1]);
+    let values = weight.to_f32();
+    let turned: Vec<f32> =
+        (0..columns).flat_map(|c| (0..rows).map(move |r| r * columns + c)).map(|i| values[i]).collect();
+    halves(&turned, &[columns, rows])
+}
+
 /// A vision tower under OpenCLIP's names.
 fn openclip_vision(dict: &StateDict) -> IndexMap<String, Weight> {
     let model = dict.extract("vision_model.");
     let get = |name: &str| model.get(name).unwrap_or_else(|| panic!("no {name}")).clone();
     let mut out = IndexMap::from([
+        ("proj".to_owned(), transposed(dict.get("visual_projection.weight").unwrap())),
         ("conv1.weight".to_owned(), get("embeddings.patch_embedding.weight")),
         ("class_embedding".to_owned(), get("embeddings.class_embedding")),
         ("positional_embedding".to_owned(), get("embeddings.position_embedding.weight")),
@@ -115,22 +124,26 @@ fn openclip_vision(dict: &StateDict) -> IndexMap<String, Weight> {
     out
 }
 
-#[test]
-fn an_unclip_checkpoint_has_its_vision_tower() {
-    let base = tempfile::tempdir().unwrap();
-    let base = base.path();
+/// A Stable Diffusion 2 that reads pictures, with their tower and the statistics of its embeddings.
+fn unclip(base: &Path) {
     let mut dict = tiny("sd21");
     let embedding = dict.get("model.diffusion_model.time_embed.2.weight").unwrap().dims()[0];
+    let tower = openclip_vision(&tiny("clip_vision_vit_h"));
+    let width = tower["proj"].dims()[1];
+    let wave = |i: usize| (i as f32 * 0.7).sin();
     for (name, shape) in [
-        ("label_emb.0.0.weight", vec![embedding, 96]),
+        ("label_emb.0.0.weight", vec![embedding, 2 * width]),
         ("label_emb.0.0.bias", vec![embedding]),
         ("label_emb.0.2.weight", vec![embedding, embedding]),
         ("label_emb.0.2.bias", vec![embedding]),
     ] {
-        let values = vec![0.01; shape.iter().product()];
+        let values: Vec<f32> = (0..shape.iter().product()).map(|i| 0.3 * wave(i)).collect();
         dict.insert(format!("model.diffusion_model.{name}"), halves(&values, &shape));
     }
-    for (name, weight) in openclip_vision(&tiny("clip_vision_vit_h")) {
+    let means: Vec<f32> = (0..width).map(|i| 0.2 * wave(i)).collect();
+    dict.insert("noise_augmentor.data_mean", halves(&means, &[1, width]));
+    dict.insert("noise_augmentor.data_std", halves(&vec![0.5; width], &[1, width]));
+    for (name, weight) in tower {
         dict.insert(format!("embedder.model.visual.{name}"), weight);
     }
     let mut metadata = dict.metadata().clone();
@@ -139,6 +152,13 @@ fn an_unclip_checkpoint_has_its_vision_tower() {
     settings["vision"] = serde_json::from_str(&vision).unwrap();
     metadata.insert("lattice.hparams".into(), settings.to_string());
     write(base, "checkpoints/unclip.safetensors", &dict.with_metadata(metadata));
+}
+
+#[test]
+fn an_unclip_checkpoint_has_its_vision_tower() {
+    let base = tempfile::tempdir().unwrap();
+    let base = base.path();
+    unclip(base);
     let loader =
         |class: &str| json!({"m": {"class_type": class, "inputs": {"ckpt_name": "unclip.safetensors"}}});
     let image = picture(base, &text_to_image(loader("unCLIPCheckpointLoader"), slots("m"))).2;
@@ -150,6 +170,32 @@ fn an_unclip_checkpoint_has_its_vision_tower() {
     only["k"]["inputs"]["model"] = json!(["o", 0]);
     only["d"]["inputs"]["vae"] = json!(["o", 2]);
     assert_eq!(picture(base, &only).2, image);
+
+    // A picture beside the prompt.
+    std::fs::create_dir_all(base.join("input")).unwrap();
+    std::fs::copy(project("testdata/demo/init_apple_mask.png"), base.join("input/hint.png")).unwrap();
+    let shown = |pictures: &[(f64, f64)], seed: u64| {
+        let mut prompt = text_to_image(loader("unCLIPCheckpointLoader"), slots("m"));
+        prompt["k"]["inputs"]["seed"] = json!(seed);
+        prompt["i"] = json!({"class_type": "LoadImage", "inputs": {"image": "hint.png"}});
+        prompt["ce"] = json!({"class_type": "CLIPVisionEncode", "inputs": {
+            "clip_vision": ["m", 3], "image": ["i", 0], "crop": "center"}});
+        for (i, (strength, noise)) in pictures.iter().enumerate() {
+            prompt[format!("u{i}")] = json!({"class_type": "unCLIPConditioning", "inputs": {
+                "conditioning": prompt["k"]["inputs"]["positive"], "clip_vision_output": ["ce", 0],
+                "strength": strength, "noise_augmentation": noise}});
+            prompt["k"]["inputs"]["positive"] = json!([format!("u{i}"), 0]);
+        }
+        picture(base, &prompt).2
+    };
+    assert_eq!(shown(&[], 3), image);
+    assert_eq!(shown(&[(0.0, 0.5)], 3), image, "strength 0 shows nothing");
+    let full = shown(&[(1.0, 0.0)], 3);
+    assert_eq!(shown(&[(1.0, 0.0)], 3), full);
+    assert!(difference(&full, &image) > 1);
+    assert!(difference(&full, &shown(&[(0.3, 0.0)], 3)) > 1, "the strength");
+    assert!(difference(&full, &shown(&[(1.0, 0.6)], 3)) > 1, "the noise");
+    assert!(difference(&full, &shown(&[(1.0, 0.0), (0.5, 0.0)], 3)) > 1, "two pictures");
 }
 
 #[test]
@@ -171,7 +217,7 @@ fn a_network_can_be_stored_in_8_bits() {
 }
 
 /// Columns added to a matrix.
-fn widen(dict: &mut StateDict, name: &str, columns: usize) {
+pub(crate) fn widen(dict: &mut StateDict, name: &str, columns: usize) {
     let weight = dict.get(name).unwrap_or_else(|| panic!("no {name}"));
     let (rows, old) = (weight.dims()[0], weight.dims()[1]);
     let values = weight.to_f32();
@@ -208,7 +254,7 @@ fn tower(family: &str, shapes: &[(&str, &[usize])]) -> StateDict {
 }
 
 /// One block of a CLIP text tower of a published width.
-fn clip_tower(family: &str, width: usize) -> StateDict {
+pub(crate) fn clip_tower(family: &str, width: usize) -> StateDict {
     let layer = "text_model.encoder.layers.0";
     let mut shapes: Vec<(String, Vec<usize>)> = vec![
         ("text_model.embeddings.token_embedding.weight".into(), vec![49408, width]),
@@ -237,7 +283,7 @@ fn clip_tower(family: &str, width: usize) -> StateDict {
 }
 
 /// One block of T5's encoder of the published width, with a single head.
-fn t5_tower() -> StateDict {
+pub(crate) fn t5_tower() -> StateDict {
     tower(
         "t5xxl",
         &[

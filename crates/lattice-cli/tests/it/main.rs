@@ -14,4 +14,5 @@ mod patches;
 mod previews;
 mod saving;
 mod serve;
+mod unet_additions;
 mod vision;

@@ -59,6 +59,55 @@ fn patches_of_the_unet_change_the_picture() {
 }
 
 #[test]
+fn calls_that_are_left_out_and_windows() {
+    let base = tempfile::tempdir().unwrap();
+    make(base.path(), "sd15", "checkpoints");
+    let mut plain = text_to_image(checkpoint("sd15"), slots("m"));
+    plain["k"]["inputs"]["steps"] = json!(6);
+    let run = |class: &str, inputs: Json| patched(base.path(), &plain, class, inputs);
+    let unpatched = picture(base.path(), &plain).2;
+    let cache = |threshold: f64, end: f64| json!({"reuse_threshold": threshold, "start_percent": 0.0, "end_percent": end, "verbose": true});
+    for class in ["EasyCache", "LazyCache"] {
+        let changed = run(class, cache(3.0, 1.0));
+        assert!(difference(&changed, &unpatched) > 1, "{class} leaves nothing out");
+        for rest in [cache(0.0, 1.0), cache(3.0, 0.0)] {
+            assert!(difference(&run(class, rest), &unpatched) <= 1, "{class}");
+        }
+    }
+    let windows = |length: u32, dim: u32, fuse: &str, schedule: &str| {
+        json!({"context_length": length, "context_overlap": 3, "context_schedule": schedule, "context_stride": 2,
+            "closed_loop": false, "fuse_method": fuse, "dim": dim})
+    };
+    // The latent has 12 rows.
+    assert_eq!(run("ContextWindowsManual", windows(12, 2, "pyramid", "standard_static")), unpatched);
+    let mut seen = vec![unpatched.clone()];
+    for (fuse, schedule) in [
+        ("pyramid", "standard_static"),
+        ("flat", "batched"),
+        ("relative", "looped_uniform"),
+        ("overlap-linear", "standard_uniform"),
+    ] {
+        let cut = run("ContextWindowsManual", windows(8, 2, fuse, schedule));
+        assert!(!seen.contains(&cut), "{fuse} {schedule}");
+        seen.push(cut);
+    }
+    // Pictures of a batch do not see each other, so windows over it change nothing.
+    plain["e"]["inputs"]["batch_size"] = json!(5);
+    plain["b"] =
+        json!({"class_type": "ImageFromBatch", "inputs": {"image": ["d", 0], "batch_index": 3, "length": 1}});
+    plain["s"]["inputs"]["images"] = json!(["b", 0]);
+    let fourth = picture(base.path(), &plain).2;
+    let cut =
+        patched(base.path(), &plain, "ContextWindowsManual", windows(4, 0, "pyramid", "standard_static"));
+    assert!(difference(&cut, &fourth) <= 1);
+    // Frames of a video.
+    let mut wan = windows(5, 2, "pyramid", "standard_static");
+    wan.as_object_mut().unwrap().remove("dim");
+    let frames = patched(base.path(), &plain, "WanContextWindowsManual", wan);
+    assert!(difference(&frames, &fourth) > 1);
+}
+
+#[test]
 fn transformers_are_guided_away_from_themselves_without_blocks() {
     let base = tempfile::tempdir().unwrap();
     let loaders = flux_schnell(base.path());

@@ -4,14 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{Result, Tensor};
 use lattice_media::resize::{Crop, Method, common_upscale};
-use lattice_models::control::{ControlNetwork, ReadHint};
+use lattice_models::control::{ControlNetwork, LatentHint, ReadHint};
 use lattice_models::network::{Control, NetworkInput};
 
 use super::repeat_batch;
 use crate::ModelSampling;
+use crate::model::WeightHooks;
 
 /// A call of the base network, as controls see it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct ControlCall<'a> {
     /// Inputs of the base network: `x` without joined channels, the text that is meant for control networks.
     pub input: &'a NetworkInput,
@@ -21,6 +22,8 @@ pub struct ControlCall<'a> {
     pub sampling: &'a ModelSampling,
     /// How many entries share the call: its batch is as many times the latent's.
     pub entries: usize,
+    /// Weights of the base network, for controls that are made of them.
+    pub weights: Option<&'a Arc<dyn WeightHooks>>,
 }
 
 /// Yields residuals for the base network.
@@ -41,8 +44,19 @@ pub struct ControlHint {
     pub apply_to_uncond: bool,
 }
 
+/// Encodes pictures for control networks that read latents.
+pub trait HintEncoder: Send + Sync {
+    /// Pixels per cell.
+    fn spatial_factor(&self) -> usize;
+
+    /// The latent [B, C, h, w] of planes [B, 3, H, W] in 0..1, in the VAE's scale.
+    ///
+    /// # Errors
+    /// If the VAE has no encoder.
+    fn encode(&self, planes: &Tensor) -> Result<Tensor>;
+}
+
 /// A control network with its picture.
-#[derive(Debug)]
 pub struct AppliedControl {
     /// The network.
     network: Arc<ControlNetwork>,
@@ -53,8 +67,30 @@ pub struct AppliedControl {
     range: (f64, f64),
     /// What controls the entry besides.
     previous: Option<Arc<dyn ControlSource>>,
+    /// Kinds of hint, for networks that tell them apart.
+    kinds: Arc<[usize]>,
+    encoder: Option<Arc<dyn HintEncoder>>,
+    /// Where to paint, [n, 1, H, W], for networks that read it.
+    mask: Option<Tensor>,
+    state: Mutex<State>,
+}
+
+/// What is the same at every step.
+#[derive(Default)]
+struct State {
+    /// The network over the weights of the one that it is used on, where it needs them.
+    placed: Option<(Arc<dyn WeightHooks>, Arc<ControlNetwork>)>,
     /// What the network read of the picture at the latent's (rows, columns).
-    read: Mutex<Option<((usize, usize), ReadHint)>>,
+    read: Option<((usize, usize), ReadHint)>,
+}
+
+impl std::fmt::Debug for AppliedControl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AppliedControl")
+            .field("strength", &self.strength)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
 }
 
 impl AppliedControl {
@@ -67,7 +103,35 @@ impl AppliedControl {
         range: (f64, f64),
         previous: Option<Arc<dyn ControlSource>>,
     ) -> Self {
-        Self { network, picture, strength, range, previous, read: Mutex::new(None) }
+        Self {
+            network,
+            picture,
+            strength,
+            range,
+            previous,
+            kinds: [].into(),
+            encoder: None,
+            mask: None,
+            state: Mutex::default(),
+        }
+    }
+
+    /// With what kind of hint the picture is.
+    #[must_use]
+    pub fn with_kinds(self, kinds: Arc<[usize]>) -> Self {
+        Self { kinds, ..self }
+    }
+
+    /// With what makes latents of pictures.
+    #[must_use]
+    pub fn with_encoder(self, encoder: Option<Arc<dyn HintEncoder>>) -> Self {
+        Self { encoder, ..self }
+    }
+
+    /// With a mask [n, 1, H, W] of any size that is joined to the hint.
+    #[must_use]
+    pub fn with_mask(self, mask: Option<Tensor>) -> Self {
+        Self { mask, ..self }
     }
 
     /// Whether it applies at a noise level. In single precision, like the levels of a schedule.
@@ -77,31 +141,67 @@ impl AppliedControl {
         sigma <= level(self.range.0) && sigma >= level(self.range.1)
     }
 
-    /// What the network reads of the picture at the size of a latent. The same at every step, so it is kept.
-    fn read(&self, cells: (usize, usize)) -> Result<ReadHint> {
-        let mut kept = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((size, read)) = &*kept
-            && *size == cells
-        {
-            return Ok(read.clone());
+    /// The network for a call.
+    fn network(&self, call: &ControlCall<'_>, state: &mut State) -> Result<Arc<ControlNetwork>> {
+        if !matches!(*self.network, ControlNetwork::WithoutBase(_)) {
+            return Ok(self.network.clone());
         }
-        let (height, width) = self.network.hint_size(cells);
-        let picture = common_upscale(&self.picture, width, height, Method::NearestExact, Crop::Center)?;
-        let read = self.network.read_hint(&picture)?;
-        *kept = Some((cells, read.clone()));
-        Ok(read)
+        let Some(weights) = call.weights else {
+            candle_core::bail!("this control network needs the weights of the model that it is used on")
+        };
+        if let Some((of, placed)) = &state.placed
+            && Arc::ptr_eq(of, weights)
+        {
+            return Ok(placed.clone());
+        }
+        let network = weights.control_network(&self.network)?.map_or_else(|| self.network.clone(), Arc::new);
+        *state = State { placed: Some((weights.clone(), network.clone())), read: None };
+        Ok(network)
+    }
+
+    /// What a network reads of the picture at the size of a latent.
+    fn read(&self, network: &ControlNetwork, cells: (usize, usize)) -> Result<ReadHint> {
+        let resized = |t: &Tensor, (height, width): (usize, usize)| {
+            common_upscale(t, width, height, Method::NearestExact, Crop::Center)
+        };
+        let Some(LatentHint { scale, shift, .. }) = network.latent_hint() else {
+            let picture = resized(&self.picture, network.hint_size(cells))?;
+            return network.read_hint(&network.prepared(&picture)?, &self.kinds);
+        };
+        let Some(encoder) = &self.encoder else {
+            candle_core::bail!("this ControlNet reads latents: connect a VAE to the node that applies it")
+        };
+        let factor = encoder.spatial_factor();
+        let picture = resized(&self.picture, (cells.0 * factor, cells.1 * factor))?;
+        let latent = encoder.encode(&network.prepared(&picture)?)?;
+        let mut hint = ((latent - shift)? * scale)?;
+        if let Some(mask) = &self.mask {
+            let mask = repeat_batch(&resized(mask, cells)?, hint.dim(0)?)?;
+            hint = Tensor::cat(&[hint, mask.to_dtype(candle_core::DType::F32)?], 1)?;
+        }
+        network.read_hint(&hint, &self.kinds)
     }
 
     fn own(&self, call: &ControlCall<'_>) -> Result<Control> {
         let (rows, _, height, width) = call.input.x.dims4()?;
         let entries = call.entries.max(1);
-        let read = self.read((height, width))?;
+        let cells = (height, width);
+        let (network, read) = {
+            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+            let network = self.network(call, &mut state)?;
+            let read = match &state.read {
+                Some((size, read)) if *size == cells => read.clone(),
+                _ => self.read(&network, cells)?,
+            };
+            state.read = Some((cells, read.clone()));
+            (network, read)
+        };
         // Pictures follow the items of the latent, in every entry of the call.
         let read = read.map(|t| {
             let own = repeat_batch(t, rows / entries)?;
             if entries == 1 { Ok(own) } else { Tensor::cat(&vec![own; entries], 0) }
         })?;
-        self.network.residuals(call.input, &read)?.map(|residual| residual * self.strength)
+        network.residuals(call.input, &read, &self.kinds)?.map(|residual| residual * self.strength)
     }
 }
 

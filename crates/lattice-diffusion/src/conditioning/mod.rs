@@ -7,15 +7,19 @@
 mod area;
 mod control;
 pub mod edit;
+mod grounding;
 mod hooks;
 mod predict;
 mod resolve;
+
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use lattice_models::network::ReferencePlacement;
 
 pub use area::{Area, Cells};
-pub use control::{AppliedControl, ControlCall, ControlHint, ControlSource};
+pub use control::{AppliedControl, ControlCall, ControlHint, ControlSource, HintEncoder};
+pub use grounding::{BoxPrompt, GroundingHint};
 pub use hooks::{ActiveHook, Hook, HookSource, HookState, Keyframe, Keyframes};
 pub(crate) use predict::repeat_batch;
 pub use predict::{List, predict_lists};
@@ -65,6 +69,10 @@ pub struct Options {
     pub control: Option<ControlHint>,
     /// The text that control networks read instead of the entry's.
     pub control_text: Option<ControlText>,
+    /// Texts in boxes.
+    pub grounding: Option<Arc<GroundingHint>>,
+    /// Pictures that unCLIP models read.
+    pub pictures: Vec<PicturePrompt>,
     /// Distilled guidance.
     pub guidance: Guidance,
     /// Sizes that SDXL is told.
@@ -86,6 +94,17 @@ pub struct ControlText {
     pub tensor: Tensor,
     /// Pooled text, [1, width].
     pub pooled: Option<Tensor>,
+}
+
+/// A picture as unCLIP models read it.
+#[derive(Clone, Debug)]
+pub struct PicturePrompt {
+    /// One vector for each picture, [n, width].
+    pub embeds: Tensor,
+    /// Factor of what the network is given.
+    pub strength: f64,
+    /// How much noise hides the picture's details, from 0 to 1.
+    pub noise_augmentation: f64,
 }
 
 /// The guidance scale that distilled models take as an input.
@@ -117,6 +136,8 @@ impl Default for Options {
             hooks: Vec::new(),
             control: None,
             control_text: None,
+            grounding: None,
+            pictures: Vec::new(),
             guidance: Guidance::default(),
             sizes: SizeOptions::default(),
             concat_latent: None,

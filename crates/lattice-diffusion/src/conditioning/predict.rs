@@ -206,6 +206,7 @@ fn groups<'a, 'b>(model: &dyn NoiseModel, jobs: &'b [Job<'a>]) -> Vec<Vec<&'b Jo
                 && std::ptr::eq(first.options, job.options)
                 && first.hooks == job.hooks
                 && same_control(first.entry.control.as_ref(), job.entry.control.as_ref())
+                && same(first.entry.grounding.as_ref(), job.entry.grounding.as_ref())
                 && group.iter().all(|member| {
                     member.entry.inputs.is_compatible(&job.entry.inputs, model.context_repeats())
                 })
@@ -220,9 +221,14 @@ fn groups<'a, 'b>(model: &dyn NoiseModel, jobs: &'b [Job<'a>]) -> Vec<Vec<&'b Jo
 }
 
 fn same_control(a: Option<&ControlHint>, b: Option<&ControlHint>) -> bool {
+    same(a.map(|a| &a.source), b.map(|b| &b.source))
+}
+
+/// Whether both are one, or none.
+fn same<T: ?Sized>(a: Option<&Arc<T>>, b: Option<&Arc<T>>) -> bool {
     match (a, b) {
         (None, None) => true,
-        (Some(a), Some(b)) => Arc::ptr_eq(&a.source, &b.source),
+        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
         _ => false,
     }
 }
@@ -244,7 +250,8 @@ fn evaluate(model: &dyn NoiseModel, group: &[&Job<'_>], sigma: f64) -> Result<Ve
     let crops: Vec<&Tensor> = group.iter().map(|job| &job.crop).collect();
     let x = if let [only] = crops[..] { only.clone() } else { Tensor::cat(&crops, 0)? };
     let control = group[0].entry.control.as_ref().map(|c| c.source.as_ref());
-    let call = Call { control, entries: group.len(), options: group[0].options };
+    let grounding = group[0].entry.grounding.as_deref();
+    let call = Call { control, grounding, entries: group.len(), options: group[0].options };
     let denoised = model.denoised(&x, sigma, &inputs, call)?;
     (0..group.len()).map(|i| denoised.narrow(0, i * batch, batch)?.contiguous()).collect()
 }

@@ -1,9 +1,11 @@
 //! Lists of entries against one latent: areas in cells, masks at its size, times as noise levels, model inputs.
 
+use std::sync::Arc;
+
 use candle_core::{DType, Result, Tensor};
 
 use super::area::Cells;
-use super::{Conditioning, ControlHint, Hook, Options};
+use super::{Conditioning, ControlHint, GroundingHint, Hook, Options};
 use crate::model::{ListRole, ModelInputs, NoiseModel, Run};
 
 /// An entry that is ready to be evaluated.
@@ -25,6 +27,7 @@ pub struct Resolved {
     pub(super) default: bool,
     pub(super) hooks: Vec<Hook>,
     pub(super) control: Option<ControlHint>,
+    pub(super) grounding: Option<Arc<GroundingHint>>,
 }
 
 impl Resolved {
@@ -41,8 +44,8 @@ impl Resolved {
 /// Resolves the lists of one run, in the order in which a guider sets them (positive first, negative last).
 ///
 /// Every entry with an area gets a counterpart of the same area in each other list, so that a regional prompt is
-/// guided against what the other list says there. Control networks of the first list that ask for it are lent to the
-/// others.
+/// guided against what the other list says there. Control networks of the first list that ask for it, and its texts in boxes,
+/// are lent to the others.
 ///
 /// # Errors
 /// If an entry's tensors do not fit the model.
@@ -67,7 +70,9 @@ pub fn resolve_lists(
             }
         }
     }
-    lend_control(&mut resolved);
+    let asking = |e: &Resolved| e.control.clone().filter(|c| c.apply_to_uncond);
+    lend(&mut resolved, asking, |e| &mut e.control);
+    lend(&mut resolved, |e| e.grounding.clone(), |e| &mut e.grounding);
     Ok(resolved)
 }
 
@@ -99,6 +104,7 @@ fn resolve_options(
         default: options.default,
         hooks: options.hooks.clone(),
         control: options.control.clone(),
+        grounding: options.grounding.clone(),
     })
 }
 
@@ -130,26 +136,24 @@ fn counterpart(entry: &Resolved, list: &[Resolved]) -> Option<Resolved> {
     Some(Resolved { inputs: found.inputs.clone(), ..entry.clone() })
 }
 
-/// Hands controls of the first list's entries without area to those of the other lists, in turn.
-fn lend_control(lists: &mut [Vec<Resolved>]) {
+/// Hands what entries of the first list without area have to those of the other lists, in turn, unless one there has its own.
+fn lend<T: Clone>(
+    lists: &mut [Vec<Resolved>],
+    lent: impl Fn(&Resolved) -> Option<T>,
+    place: impl Fn(&mut Resolved) -> &mut Option<T>,
+) {
     let Some((first, others)) = lists.split_first_mut() else { return };
-    let lent: Vec<ControlHint> = first
-        .iter()
-        .filter(|e| e.area.is_none())
-        .filter_map(|e| e.control.clone())
-        .filter(|c| c.apply_to_uncond)
-        .collect();
+    let lent: Vec<T> = first.iter().filter(|e| e.area.is_none()).filter_map(lent).collect();
     if lent.is_empty() {
         return;
     }
     for list in others {
-        let takers = || list.iter().filter(|e| e.area.is_none());
-        if takers().any(|e| e.control.is_some()) {
+        let mut takers: Vec<_> = list.iter_mut().filter(|e| e.area.is_none()).map(&place).collect();
+        if takers.iter().any(|taker| taker.is_some()) {
             continue;
         }
-        let takers = list.iter_mut().filter(|e| e.area.is_none());
-        for (entry, control) in takers.zip(lent.iter().cycle()) {
-            entry.control = Some(control.clone());
+        for (taker, lent) in takers.iter_mut().zip(lent.iter().cycle()) {
+            **taker = Some(lent.clone());
         }
     }
 }

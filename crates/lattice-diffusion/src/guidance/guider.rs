@@ -6,7 +6,7 @@ use lattice_models::ForwardOptions;
 use super::patch::{Combined, Predictions, Step};
 use super::{Model, is_one, perp_neg};
 use crate::conditioning::{Conditioning, HookState, List, Resolved, predict_lists, resolve_lists};
-use crate::model::{self, ListRole};
+use crate::model::{self, ListRole, Sequence};
 use crate::{Denoised, Denoiser};
 
 /// Conditionings and scales.
@@ -84,7 +84,17 @@ impl Guider {
         };
         let resolved = resolve_lists(self.model.base.as_ref(), &lists, &run)?;
         let lists = lists.into_iter().map(|(role, _)| role).zip(resolved).collect();
-        Ok(GuidedRun { guider: self.clone(), lists, latent: run, hooks: HookState::default() })
+        let mut guider = self.clone();
+        for wrapper in &self.model.patches.wrappers {
+            guider.model.base = wrapper.wrap(guider.model.base);
+        }
+        Ok(GuidedRun {
+            guider,
+            lists,
+            latent: run,
+            hooks: HookState::default(),
+            sequence: Sequence::default(),
+        })
     }
 }
 
@@ -94,6 +104,8 @@ pub struct GuidedRun {
     lists: Vec<(ListRole, Vec<Resolved>)>,
     latent: model::Run,
     hooks: HookState,
+    /// Guided predictions so far, where some are left out.
+    sequence: Sequence,
 }
 
 /// Which lists the predictions C and U stem from.
@@ -232,6 +244,15 @@ fn lists<const N: usize>(predictions: Vec<Tensor>) -> Result<[Tensor; N]> {
 
 impl Denoiser for GuidedRun {
     fn denoise(&mut self, x: &Tensor, sigma: f64, need_uncond: bool) -> Result<Denoised> {
+        // Samplers that need the unconditional prediction too get all of them.
+        if let (Some(reuse), false) = (self.guider.model.patches.reuse, need_uncond) {
+            let in_range = reuse.range.contains(self.guider.model.base.sampling(), sigma);
+            let mut sequence = std::mem::take(&mut self.sequence);
+            let denoised =
+                sequence.output(&reuse, in_range, x, || Ok(self.combined(x, sigma, false)?.denoised));
+            self.sequence = sequence;
+            return Ok(Denoised { denoised: denoised?, uncond: None });
+        }
         let Combined { denoised, predictions } = self.combined(x, sigma, need_uncond)?;
         let uncond = (predictions.uncond_evaluated || need_uncond).then_some(predictions.uncond);
         Ok(Denoised { denoised, uncond })

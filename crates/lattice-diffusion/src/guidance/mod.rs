@@ -18,9 +18,9 @@ pub use patch::{
 };
 pub use patches::{
     AdaptiveProjectedGuidance, CfgNorm, CfgZeroStar, DeepShrink, EpsilonScaling, FreSca, FreeUPatch,
-    HyperTilePatch, LinearCfg, Mahiro, NegativeWithoutLayers, OperationOnGuidance, PerpNeg,
-    PerturbedAttention, Range, RenormCfg, RescaleCfg, SelfAttention, SkipLayers, TangentialDampingCfg,
-    TokenMergingPatch, TriangleCfg, WatchNegative, perp_neg,
+    HyperTilePatch, HypernetworkPatch, LinearCfg, Mahiro, NegativeWithoutLayers, OperationOnGuidance,
+    PerpNeg, PerturbedAttention, Range, RenormCfg, RescaleCfg, SelfAttention, SkipLayers,
+    TangentialDampingCfg, TokenMergingPatch, TriangleCfg, WatchNegative, perp_neg,
 };
 
 /// A model with the changes that nodes made to its guidance. Cloning copies neither weights nor patches.

@@ -8,7 +8,7 @@ use lattice_models::ForwardOptions;
 
 use crate::ModelSampling;
 use crate::conditioning::Conditioning;
-use crate::model::ListRole;
+use crate::model::{ListRole, ModelWrapper, Reuse};
 
 /// The model call that is being guided.
 pub struct Step<'a> {
@@ -99,6 +99,10 @@ pub struct Patches {
     pub post: Vec<Arc<dyn PostCfg>>,
     /// Evaluate the negative list even where the scale is 1.
     pub always_evaluate_uncond: bool,
+    /// Around the model, the last one outermost.
+    pub wrappers: Vec<Arc<dyn ModelWrapper>>,
+    /// Guided predictions that are left out where they can be told from earlier ones.
+    pub reuse: Option<Reuse>,
     /// Differential diffusion (arXiv 2306.00950): the denoise mask is compared with the time; how much of the binary
     /// mask goes into the result.
     pub differential_diffusion: Option<f64>,

@@ -14,7 +14,7 @@ pub use plain_cfg::{LinearCfg, PerpNeg, RenormCfg, RescaleCfg, TriangleCfg, perp
 pub use post::{CfgNorm, CfgZeroStar, EpsilonScaling, Mahiro};
 pub use pre::{AdaptiveProjectedGuidance, FreSca, OperationOnGuidance, TangentialDampingCfg};
 pub use range::Range;
-pub use unet::{DeepShrink, FreeUPatch, HyperTilePatch, TokenMergingPatch};
+pub use unet::{DeepShrink, FreeUPatch, HyperTilePatch, HypernetworkPatch, TokenMergingPatch};
 
 /// Axes other than the batch's.
 fn item_axes(t: &Tensor) -> Vec<usize> {

@@ -1,6 +1,7 @@
 //! Vector conditions: pooled text and, for SDXL, sizes.
 
 use candle_core::{DType, Result, Tensor};
+use lattice_models::detect::Family;
 
 use super::{ListRole, Run};
 use crate::conditioning::{Options, SizeOptions};
@@ -45,17 +46,26 @@ pub(super) fn sdxl_refiner(options: &Options, role: ListRole, width: usize, run:
     with_numbers(options, &numbers, width, run)
 }
 
+/// Width of the embedded numbers behind the pooled text.
+pub(super) fn sizes_width(family: Family) -> usize {
+    match family {
+        Family::Sdxl => 6 * SIZE_WIDTH,
+        Family::SdxlRefiner => 5 * SIZE_WIDTH,
+        _ => 0,
+    }
+}
+
 fn with_numbers(options: &Options, numbers: &[f64], width: usize, run: &Run) -> Result<Tensor> {
     let pooled = pooled(options, width.saturating_sub(numbers.len() * SIZE_WIDTH), run)?;
-    let values: Vec<f32> = numbers.iter().flat_map(|&v| sinusoid(v)).collect();
+    let values: Vec<f32> = numbers.iter().flat_map(|&v| sinusoid(v, SIZE_WIDTH)).collect();
     let values = Tensor::from_vec(values, (1, numbers.len() * SIZE_WIDTH), &run.device)?;
     let values = values.broadcast_as((pooled.dim(0)?, values.dim(1)?))?;
     Tensor::cat(&[&pooled, &values.contiguous()?], 1)
 }
 
 /// A number as the network's timesteps are embedded: cosines, then sines, of falling frequencies.
-fn sinusoid(value: f64) -> Vec<f32> {
-    let half = SIZE_WIDTH / 2;
+pub(super) fn sinusoid(value: f64, width: usize) -> Vec<f32> {
+    let half = width / 2;
     let angles = (0..half).map(|i| {
         let frequency = (-(10000f64.ln()) * i as f64 / half as f64).exp() as f32;
         value as f32 * frequency

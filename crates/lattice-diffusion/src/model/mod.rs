@@ -3,6 +3,9 @@
 mod added;
 mod concat;
 mod network;
+mod reuse;
+mod unclip;
+mod windows;
 
 use std::sync::Arc;
 
@@ -13,10 +16,12 @@ use lattice_models::network::ReferencePlacement;
 
 use crate::ModelSampling;
 use crate::conditioning::repeat_batch;
-use crate::conditioning::{ActiveHook, ControlSource, Entry};
+use crate::conditioning::{ActiveHook, ControlSource, Entry, GroundingHint};
 use crate::latent_format::LatentFormat;
 
 pub use network::{NetworkModel, WeightHooks};
+pub use reuse::{Reuse, Sequence};
+pub use windows::{Fuse, WindowSchedule, Windows};
 
 /// Which list of a guider an entry stands in. Some families describe the two differently by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +41,8 @@ pub struct Run {
     pub latent: Option<Tensor>,
     /// Where to denoise (1), [B or 1, 1, spatial...] or any size [n, 1, h, w].
     pub denoise_mask: Option<Tensor>,
+    /// Seed of the run; what is drawn for a condition depends on it.
+    pub seed: u64,
     /// Where tensors live.
     pub device: candle_core::Device,
 }
@@ -43,7 +50,7 @@ pub struct Run {
 impl Run {
     /// A run on an empty latent of this shape.
     pub fn new(shape: &[usize], device: &candle_core::Device) -> Self {
-        Self { shape: shape.to_vec(), latent: None, denoise_mask: None, device: device.clone() }
+        Self { shape: shape.to_vec(), latent: None, denoise_mask: None, seed: 0, device: device.clone() }
     }
 
     /// Sizes of the spatial axes.
@@ -113,16 +120,21 @@ impl ModelInputs {
 
     /// Every tensor at the latent's batch size.
     pub(crate) fn repeated(&self, batch: usize) -> Result<Self> {
-        let repeat = |t: &Option<Tensor>| t.as_ref().map(|t| repeat_batch(t, batch)).transpose();
+        self.map(|t| repeat_batch(t, batch))
+    }
+
+    /// With every tensor changed.
+    fn map(&self, change: impl Fn(&Tensor) -> Result<Tensor>) -> Result<Self> {
+        let changed = |t: &Option<Tensor>| t.as_ref().map(&change).transpose();
         Ok(Self {
-            context: repeat(&self.context)?,
-            context_mask: repeat(&self.context_mask)?,
-            y: repeat(&self.y)?,
-            guidance: repeat(&self.guidance)?,
-            concat: repeat(&self.concat)?,
-            control_context: repeat(&self.control_context)?,
-            control_y: repeat(&self.control_y)?,
-            references: self.references.iter().map(|t| repeat_batch(t, batch)).collect::<Result<_>>()?,
+            context: changed(&self.context)?,
+            context_mask: changed(&self.context_mask)?,
+            y: changed(&self.y)?,
+            guidance: changed(&self.guidance)?,
+            concat: changed(&self.concat)?,
+            control_context: changed(&self.control_context)?,
+            control_y: changed(&self.control_y)?,
+            references: self.references.iter().map(&change).collect::<Result<_>>()?,
             reference_placement: self.reference_placement,
         })
     }
@@ -191,10 +203,18 @@ fn repeats(a: usize, b: usize) -> bool {
 pub struct Call<'a> {
     /// A control network whose residuals are added.
     pub control: Option<&'a dyn ControlSource>,
+    /// Texts in boxes.
+    pub grounding: Option<&'a GroundingHint>,
     /// How many entries share the call.
     pub entries: usize,
     /// Changes to the network's inner workings.
     pub options: &'a ForwardOptions,
+}
+
+/// What stands between guidance and a model. It begins anew with every run.
+pub trait ModelWrapper: Send + Sync + std::fmt::Debug {
+    /// The model of one run.
+    fn wrap(&self, model: Arc<dyn NoiseModel>) -> Arc<dyn NoiseModel>;
 }
 
 /// A model as guidance sees it.

@@ -5,15 +5,21 @@ use std::sync::Arc;
 use candle_core::{DType, Result, Tensor};
 use lattice_models::detect::{self, Family, ModelSpec};
 use lattice_models::network::Reference;
-use lattice_models::{DiffusionNetwork, NetworkInput};
+use lattice_models::{ControlNetwork, DiffusionNetwork, NetworkInput};
 
-use super::{Call, ListRole, ModelInputs, NoiseModel, Run, added, concat};
+use super::{Call, ListRole, ModelInputs, NoiseModel, Run, added, concat, unclip};
 use crate::conditioning::{ActiveHook, ControlCall, Entry, Guidance, Options};
 use crate::latent_format::LatentFormat;
 use crate::{ModelSampling, Prediction};
 
-/// Makes a network over weights that hooks change.
+/// Weights of a network, and networks over what hooks make of them.
 pub trait WeightHooks: Send + Sync {
+    /// A control network with these weights; None if it does without.
+    ///
+    /// # Errors
+    /// If the two do not fit together.
+    fn control_network(&self, network: &ControlNetwork) -> Result<Option<ControlNetwork>>;
+
     /// The network with its weights changed by the hooks, one after the other.
     ///
     /// # Errors
@@ -71,12 +77,14 @@ impl NetworkModel {
 
     fn vector(&self, entry: &Entry, role: ListRole, run: &Run) -> Result<Option<Tensor>> {
         let Some(width) = self.spec.vector_width else { return Ok(None) };
+        let read = self.pictures_read(entry, width, run)?;
+        let options = read.as_ref().unwrap_or(&entry.options);
         let y = match self.spec.family {
-            Family::Sdxl => added::sdxl(&entry.options, width, run)?,
-            Family::SdxlRefiner => added::sdxl_refiner(&entry.options, role, width, run)?,
+            Family::Sdxl => added::sdxl(options, width, run)?,
+            Family::SdxlRefiner => added::sdxl_refiner(options, role, width, run)?,
             // unCLIP models read a picture there, not the text; without one it is zeros.
-            Family::Sd2 => Tensor::zeros((1, width), DType::F32, &run.device)?,
-            _ => added::pooled(&entry.options, width, run)?,
+            Family::Sd2 if read.is_none() => Tensor::zeros((1, width), DType::F32, &run.device)?,
+            _ => added::pooled(options, width, run)?,
         };
         if y.dim(1)? != width {
             candle_core::bail!(
@@ -87,6 +95,25 @@ impl NetworkModel {
             )
         }
         Ok(Some(y))
+    }
+
+    /// The options with what the network reads of the entry's pictures in place of the pooled text; None without pictures.
+    fn pictures_read(&self, entry: &Entry, width: usize, run: &Run) -> Result<Option<Options>> {
+        let pictures = entry.options.pictures.as_slice();
+        let read = match self.spec.family {
+            _ if pictures.is_empty() => return Ok(None),
+            Family::Sd2 => {
+                // Half of the vector is the picture, half says how much noise it got.
+                unclip::read(pictures, self.spec.picture_statistics.as_deref(), width / 2, run)?
+            }
+            Family::Sdxl | Family::SdxlRefiner => {
+                // Revision: the picture takes the place of CLIP-G's pooled text.
+                let text = width.saturating_sub(added::sizes_width(self.spec.family));
+                unclip::read(pictures, None, text, run)?.narrow(1, 0, text)?
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(Options { pooled: Some(read), ..entry.options.clone() }))
     }
 
     fn guidance(&self, entry: &Entry, run: &Run) -> Result<Option<Tensor>> {
@@ -212,8 +239,12 @@ impl NoiseModel for NetworkModel {
             let mut seen = input.clone();
             seen.context = inputs.control_context.clone().or(seen.context);
             seen.y = inputs.control_y.clone().or(seen.y);
-            let (sampling, entries) = (&self.sampling, call.entries);
-            input.control = control.residuals(&ControlCall { input: &seen, sigma, sampling, entries })?;
+            let (sampling, entries, weights) = (&self.sampling, call.entries, self.hooks.as_ref());
+            let call = ControlCall { input: &seen, sigma, sampling, entries, weights };
+            input.control = control.residuals(&call)?;
+        }
+        if let (Some(grounding), [.., height, width]) = (call.grounding, x.dims()) {
+            input.grounding = Some(grounding.at((*height, *width), x.device())?);
         }
         if let Some(concat) = &inputs.concat {
             input.x = Tensor::cat(&[&input.x, concat], 1)?;

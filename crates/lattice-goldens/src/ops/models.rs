@@ -1,19 +1,20 @@
 //! Topic `models`: networks on synthetic checkpoints.
 
 use std::collections::HashMap;
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use anyhow::{Context, Result, bail};
 use candle_core::{DType, Tensor};
 use lattice_models::detect::{Checkpoint, DiffusionPart, TextPart, VaePart};
 use lattice_models::network::{Control, Reference, ReferencePlacement};
-use lattice_models::sd_unet::ControlNet;
+use lattice_models::sd_unet::{BoxedText, Gligen, Grounding};
 use lattice_models::{
-    ClipVision, ForwardOptions, NetworkInput, StyleModel, T2iAdapter, TextInput, TextOptions, Upscaler,
-    vision,
+    ClipVision, ControlNetwork, ForwardOptions, NetworkInput, StyleModel, T2iAdapter, TextInput, TextOptions,
+    Upscaler, vision,
 };
 use lattice_nodes::types::{Image, pixels_for_vision};
 use lattice_weights::{StateDict, StoredDType};
+use serde_json::Value as Json;
 
 use super::Operation;
 use crate::synthetic::Manifest;
@@ -32,6 +33,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
     ("models", "upscale_model", upscale_model),
     ("models", "controlnet_forward", controlnet_forward),
     ("models", "t2i_features", t2i_features),
+    ("models", "gligen_unet", gligen_unet),
 ];
 
 /// The case's checkpoint, made once for all cases of a run that name it.
@@ -175,13 +177,90 @@ fn upscale_model(case: &Case<'_>) -> Result<Outcome> {
 }
 
 fn controlnet_forward(case: &Case<'_>) -> Result<Outcome> {
-    let network = ControlNet::load(&checkpoint(case)?)?;
-    let guide = network.read_hint(&required(case, "hint")?)?;
-    compare_control(case, network.forward(&network_input(case)?, &guide)?)
+    let params = &case.json["params"];
+    let dict = checkpoint(case)?;
+    let network = match params["base_manifest"].as_str() {
+        Some(base) => {
+            let base = synthetic(base, params["base_seed"].as_u64().unwrap_or(0), "F32")?;
+            ControlNetwork::load_with_base(&dict, &DiffusionPart::load(&base)?.weights)?
+        }
+        None => ControlNetwork::load(&dict)?,
+    };
+    let kinds: Vec<usize> = match &params["control_type"] {
+        Json::Null => vec![],
+        kinds => serde_json::from_value(kinds.clone())?,
+    };
+    let hint = network.read_hint(&required(case, "hint")?, &kinds)?;
+    let control = network.residuals(&network_input(case)?, &hint, &kinds)?;
+    if !case.field("outputs")?.as_object().is_some_and(|outputs| outputs.keys().any(|k| k.contains('.'))) {
+        return compare_repeated(case, &control);
+    }
+    compare_control(case, control)
+}
+
+/// Compares the residuals of transformers, of which the case lists each once: `input_block_I`, `output_block_I`, `block_I` or `first`.
+fn compare_repeated(case: &Case<'_>, control: &Control) -> Result<Outcome> {
+    let distinct = |list: &[Option<Tensor>]| -> Vec<Tensor> {
+        let mut found: Vec<Tensor> = Vec::new();
+        for residual in list.iter().flatten() {
+            if found.last().is_none_or(|last| last.id() != residual.id()) {
+                found.push(residual.clone());
+            }
+        }
+        found
+    };
+    let mut checks = vec![];
+    for (list, names) in
+        [(&control.input, ["input_block_", ""]), (&control.output, ["output_block_", "block_"])]
+    {
+        for (i, residual) in distinct(list).iter().enumerate() {
+            let named = names.iter().map(|stem| format!("{stem}{i}")).find(|name| case.has_tensor(name));
+            checks.push(compare(case, named.as_deref().unwrap_or("first"), residual)?);
+        }
+    }
+    let params = &case.json["params"];
+    let count = |name: &str| params[name].as_u64().map(|n| n as usize);
+    if let Some(double) = count("main_double") {
+        let list = if control.input.is_empty() { &control.output } else { &control.input };
+        checks.push(Check::equal("residuals of double blocks", &list.len(), &double));
+    }
+    if let Some(single) = count("main_single") {
+        checks.push(Check::equal("residuals of single blocks", &control.output.len(), &single));
+    }
+    if let Some(last) = count("last_block_repeats") {
+        checks.push(Check::equal("residuals", &control.output.len(), &last));
+    }
+    let wanted = case.field("outputs")?.as_object().map_or(0, serde_json::Map::len);
+    let compared = distinct(&control.input).len() + distinct(&control.output).len();
+    checks.push(Check::equal("number of residuals", &compared, &wanted));
+    Ok(Outcome::Ran(checks))
 }
 
 fn t2i_features(case: &Case<'_>) -> Result<Outcome> {
     compare_control(case, T2iAdapter::load(&checkpoint(case)?)?.forward(&required(case, "hint")?)?)
+}
+
+/// Texts in boxes of a latent, given in its cells.
+fn gligen_unet(case: &Case<'_>) -> Result<Outcome> {
+    let layers = Arc::new(Gligen::load(&checkpoint(case)?)?);
+    let params = case.field("params")?;
+    let manifest = params["unet_manifest"].as_str().context("no U-Net")?;
+    let unet = synthetic(manifest, params["unet_seed"].as_u64().unwrap_or(0), "F32")?;
+    let mut input = network_input(case)?;
+    let (_, _, height, width) = input.x.dims4()?;
+    let texts = required(case, "box_embeddings")?;
+    let boxes: Vec<[f64; 4]> = serde_json::from_value(params["boxes_h_w_y_x"].clone())?;
+    let boxes = boxes.iter().enumerate().map(|(i, [h, w, y, x])| {
+        let (rows, columns) = (height as f64, width as f64);
+        let edges = [x / columns, y / rows, (x + w) / columns, (y + h) / rows];
+        Ok(BoxedText { text: texts.get(i)?.flatten_all()?.unsqueeze(0)?, edges })
+    });
+    let objects = layers.objects(&boxes.collect::<Result<Vec<_>>>()?, input.x.device())?;
+    let mut checks = vec![compare(case, "objs", &objects)?];
+    input.grounding = Some(Grounding { layers, objects });
+    let out = DiffusionPart::load(&unet)?.network.forward(&input, &ForwardOptions::default())?;
+    checks.push(compare(case, "unet", &out)?);
+    Ok(Outcome::Ran(checks))
 }
 
 /// Compares residuals by their places in the lists; places without an output must be empty.

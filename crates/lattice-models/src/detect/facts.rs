@@ -1,5 +1,7 @@
 //! What the tensors of a family do not show, and the types that say it.
 
+use std::sync::Arc;
+
 use lattice_kernels::StoredDType;
 
 /// A family of diffusion networks.
@@ -169,4 +171,15 @@ pub struct ModelSpec {
     pub memory_factor: f64,
     /// Storage type that most elements have.
     pub dtype: StoredDType,
+    /// How the pictures that an unCLIP model reads were normalised in training, if the file says so.
+    pub picture_statistics: Option<Arc<PictureStatistics>>,
+}
+
+/// Mean and standard deviation of each value of a vision tower's embeddings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PictureStatistics {
+    /// Means.
+    pub mean: Vec<f32>,
+    /// Standard deviations.
+    pub deviation: Vec<f32>,
 }

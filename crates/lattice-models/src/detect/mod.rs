@@ -6,7 +6,7 @@ mod parts;
 mod signature;
 mod stable_diffusion;
 
-pub use facts::{Family, LatentFormat, ModelSpec, Prediction, Schedule};
+pub use facts::{Family, LatentFormat, ModelSpec, PictureStatistics, Prediction, Schedule};
 pub use parts::{Checkpoint, DiffusionPart, TextEncoderKind, TextPart, VaePart};
 
 use crate::ModelError;

@@ -221,6 +221,7 @@ impl DiffusionPart {
                     guidance: false,
                     memory_factor: 1.2,
                     dtype: main_dtype(&weights),
+                    picture_statistics: None,
                 };
                 Ok(Self { spec, network: Arc::new(Mmdit::new(&scope, config)?), weights })
             }
@@ -243,6 +244,7 @@ impl DiffusionPart {
                     guidance: config.guidance,
                     memory_factor: 3.1,
                     dtype: main_dtype(&weights),
+                    picture_statistics: None,
                 };
                 Ok(Self { spec, network: Arc::new(Flux::new(&scope, config)?), weights })
             }

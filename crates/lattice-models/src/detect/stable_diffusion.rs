@@ -1,9 +1,11 @@
 //! Which of the Stable Diffusion variants a U-Net is.
 
-use lattice_kernels::StoredDType;
-use lattice_weights::{Scope, Weight};
+use std::sync::Arc;
 
-use super::facts::{Family, LatentFormat, ModelSpec, Prediction, Schedule};
+use lattice_kernels::StoredDType;
+use lattice_weights::{Scope, StateDict, Weight};
+
+use super::facts::{Family, LatentFormat, ModelSpec, PictureStatistics, Prediction, Schedule};
 use crate::Hints;
 use crate::sd_unet::UnetConfig;
 
@@ -36,7 +38,15 @@ pub(super) fn spec(scope: &Scope<'_>, config: &UnetConfig, hints: &Hints, dtype:
         guidance: false,
         memory_factor: if family == Family::Sdxl { 0.8 } else { 1.0 },
         dtype,
+        picture_statistics: picture_statistics(scope.dict()),
     }
+}
+
+/// What unCLIP checkpoints tell of the embeddings they were trained on; it stands beside the network.
+fn picture_statistics(dict: &StateDict) -> Option<Arc<PictureStatistics>> {
+    let values = |name: &str| dict.get(&format!("noise_augmentor.{name}")).map(Weight::to_f32);
+    let (mean, deviation) = (values("data_mean")?, values("data_std")?);
+    (mean.len() == deviation.len()).then(|| Arc::new(PictureStatistics { mean, deviation }))
 }
 
 /// Widths differ between reduced and published files, so structure decides: 1.x projects by convolutions, 2.x has no

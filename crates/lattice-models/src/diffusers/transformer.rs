@@ -143,8 +143,10 @@ pub fn sd3<'a>(names: impl Iterator<Item = &'a str>) -> Plan {
             b.layer(&format!("{ours}.{our}"), &format!("{theirs}.{their}"));
         }
         let modulation = format!("{ours}.context_block.adaLN_modulation.1");
-        // The last block's text stream has scale and shift alone, which the folder stores in that order.
-        if i + 1 == depth {
+        // Where the text stream ends (the last block of a base network), its modulation is scale and shift alone, which the
+        // folder stores in that order.
+        let ends = !b.names.contains(format!("{theirs}.attn.to_add_out.weight").as_str());
+        if i + 1 == depth && ends {
             b.swapped(&modulation, &format!("{theirs}.norm1_context.linear"));
         } else {
             b.layer(&modulation, &format!("{theirs}.norm1_context.linear"));

@@ -46,9 +46,11 @@ impl FluxConfig {
             let name = scope.full_name("double_blocks.0.img_attn.norm.key_norm.scale");
             return Err(scope.invalid(format!("`{name}`: heads {head} wide do not fit a width of {hidden}")));
         }
-        let output = scope.shape("final_layer.linear.weight", 2)?[0];
+        // A control network has no output of its own.
+        let last = "final_layer.linear.weight";
+        let output = if scope.has(last) { scope.shape(last, 2)?[0] } else { input[1] };
         let cells = PATCH * PATCH;
-        for (name, size) in [("img_in.weight", input[1]), ("final_layer.linear.weight", output)] {
+        for (name, size) in [("img_in.weight", input[1]), (last, output)] {
             if !size.is_multiple_of(cells) {
                 let name = scope.full_name(name);
                 return Err(

@@ -2,8 +2,10 @@
 
 mod block;
 mod config;
+mod control;
 mod network;
 mod placement;
 
 pub use config::FluxConfig;
+pub use control::FluxControl;
 pub use network::Flux;

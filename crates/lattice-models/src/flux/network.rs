@@ -20,16 +20,102 @@ const THETA: f64 = 10000.0;
 /// Sigma and guidance are multiplied by this before they are embedded.
 const TIME_FACTOR: f64 = 1000.0;
 
-/// The Flux transformer.
+/// What makes tokens and a condition of the inputs.
 #[derive(Debug)]
-pub struct Flux {
-    config: FluxConfig,
+pub(super) struct Embeddings {
     img_in: Linear,
     time_in: Embedder,
     time_width: usize,
     vector_in: Embedder,
+    vector_width: usize,
     guidance_in: Option<Embedder>,
     txt_in: Linear,
+}
+
+impl Embeddings {
+    pub(super) fn new(scope: &Scope<'_>, config: &FluxConfig) -> Built<Self> {
+        let hidden = config.hidden;
+        let embedder = |name: &str| Embedder::new(&scope.at(name), ["in_layer", "out_layer"], hidden);
+        Ok(Self {
+            img_in: scope.at("img_in").linear(config.in_channels * PATCH * PATCH, hidden)?,
+            time_in: embedder("time_in")?,
+            time_width: Embedder::input_width(&scope.at("time_in"), "in_layer")?,
+            vector_in: embedder("vector_in")?,
+            vector_width: config.vector_width,
+            guidance_in: if config.guidance { Some(embedder("guidance_in")?) } else { None },
+            txt_in: scope.at("txt_in").linear(config.context_width, hidden)?,
+        })
+    }
+
+    /// Tokens of patches [B, L, C * 4].
+    pub(super) fn image(&self, patches: &Tensor) -> Result<Tensor> {
+        self.img_in.forward(patches)
+    }
+
+    /// Tokens of the encoded text.
+    pub(super) fn text(&self, input: &NetworkInput) -> Result<Tensor> {
+        let Some(context) = &input.context else { bail!("this network needs encoded text") };
+        check_width("the encoded text", context.dims3()?.2, self.txt_in.in_features())?;
+        self.txt_in.forward(context)
+    }
+
+    /// Sum of the embedded time, guidance and vector condition, after SiLU, [B, C].
+    pub(super) fn condition(&self, input: &NetworkInput) -> Result<Tensor> {
+        let scalar = |t: &Tensor| timestep_embedding(&(t * TIME_FACTOR)?, self.time_width);
+        let mut vec = self.time_in.forward(&scalar(&input.timesteps)?)?;
+        if let (Some(guidance_in), Some(guidance)) = (&self.guidance_in, &input.guidance) {
+            vec = vec.broadcast_add(&guidance_in.forward(&scalar(guidance)?)?)?;
+        }
+        let y = match &input.y {
+            Some(y) => y.clone(),
+            // No vector condition counts as zeros, which the embedder still maps to something.
+            None => Tensor::zeros((1, self.vector_width), vec.dtype(), vec.device())?,
+        };
+        check_width("the vector condition", y.dim(1)?, self.vector_width)?;
+        vec.broadcast_add(&self.vector_in.forward(&y)?)?.silu()
+    }
+}
+
+/// Blocks 0, 1, ... below `scope`.
+pub(super) fn double_blocks(scope: &Scope<'_>, config: &FluxConfig) -> Built<Vec<DoubleBlock>> {
+    let blocks = scope.at("double_blocks");
+    (0..config.depth).map(|i| DoubleBlock::new(&blocks.at(i), config)).collect()
+}
+
+/// Blocks 0, 1, ... below `scope`.
+pub(super) fn single_blocks(scope: &Scope<'_>, config: &FluxConfig) -> Built<Vec<SingleBlock>> {
+    let blocks = scope.at("single_blocks");
+    (0..config.depth_single).map(|i| SingleBlock::new(&blocks.at(i), config)).collect()
+}
+
+/// Patches of a latent of that many rows and columns.
+pub(super) fn grid(height: usize, width: usize) -> Grid {
+    Grid { index: 0, rows: height.div_ceil(PATCH), columns: width.div_ceil(PATCH), top: 0, left: 0 }
+}
+
+/// Rotations for tokens at these positions.
+pub(super) fn rope(
+    positions: &[[f64; 3]],
+    config: &FluxConfig,
+    device: &candle_core::Device,
+) -> Result<Rope> {
+    Rope::new(positions, &config.axes, THETA, device)
+}
+
+/// Patches of a latent [B, C, H, W] as tokens [B, L, C * 4], values in the order (channel, row, column).
+pub(super) fn patchify(x: &Tensor) -> Result<Tensor> {
+    let x = pad_circular(x, PATCH)?;
+    let (b, c, height, width) = x.dims4()?;
+    let (rows, columns) = (height / PATCH, width / PATCH);
+    let x = x.reshape(&[b, c, rows, PATCH, columns, PATCH])?;
+    x.permute([0, 2, 4, 1, 3, 5])?.reshape((b, rows * columns, c * PATCH * PATCH))
+}
+
+/// The Flux transformer.
+#[derive(Debug)]
+pub struct Flux {
+    config: FluxConfig,
+    embeddings: Embeddings,
     double_blocks: Vec<DoubleBlock>,
     single_blocks: Vec<SingleBlock>,
     final_norm: LayerNorm,
@@ -40,26 +126,14 @@ pub struct Flux {
 impl Flux {
     /// Builds the network of that structure whose tensors stand below `scope`.
     pub fn new(scope: &Scope<'_>, config: FluxConfig) -> Built<Self> {
-        let (hidden, cells) = (config.hidden, PATCH * PATCH);
-        let embedder = |name: &str| Embedder::new(&scope.at(name), ["in_layer", "out_layer"], hidden);
-        let (double, single, last) =
-            (scope.at("double_blocks"), scope.at("single_blocks"), scope.at("final_layer"));
+        let last = scope.at("final_layer");
         Ok(Self {
-            img_in: scope.at("img_in").linear(config.in_channels * cells, hidden)?,
-            time_in: embedder("time_in")?,
-            time_width: Embedder::input_width(&scope.at("time_in"), "in_layer")?,
-            vector_in: embedder("vector_in")?,
-            guidance_in: if config.guidance { Some(embedder("guidance_in")?) } else { None },
-            txt_in: scope.at("txt_in").linear(config.context_width, hidden)?,
-            double_blocks: (0..config.depth)
-                .map(|i| DoubleBlock::new(&double.at(i), &config))
-                .collect::<Built<_>>()?,
-            single_blocks: (0..config.depth_single)
-                .map(|i| SingleBlock::new(&single.at(i), &config))
-                .collect::<Built<_>>()?,
+            embeddings: Embeddings::new(scope, &config)?,
+            double_blocks: double_blocks(scope, &config)?,
+            single_blocks: single_blocks(scope, &config)?,
             final_norm: plain_norm(1e-6),
-            final_modulation: Modulation::new(&last.at("adaLN_modulation").at(1), hidden, 2)?,
-            final_linear: last.at("linear").linear(hidden, config.out_channels * cells)?,
+            final_modulation: Modulation::new(&last.at("adaLN_modulation").at(1), config.hidden, 2)?,
+            final_linear: last.at("linear").linear(config.hidden, config.out_channels * PATCH * PATCH)?,
             config,
         })
     }
@@ -67,31 +141,6 @@ impl Flux {
     /// The structure.
     pub fn config(&self) -> &FluxConfig {
         &self.config
-    }
-
-    /// Sum of the embedded time, guidance and vector condition, after SiLU, [B, C].
-    fn condition(&self, input: &NetworkInput) -> Result<Tensor> {
-        let scalar = |t: &Tensor| timestep_embedding(&(t * TIME_FACTOR)?, self.time_width);
-        let mut vec = self.time_in.forward(&scalar(&input.timesteps)?)?;
-        if let (Some(guidance_in), Some(guidance)) = (&self.guidance_in, &input.guidance) {
-            vec = vec.broadcast_add(&guidance_in.forward(&scalar(guidance)?)?)?;
-        }
-        let y = match &input.y {
-            Some(y) => y.clone(),
-            // No vector condition counts as zeros, which the embedder still maps to something.
-            None => Tensor::zeros((1, self.config.vector_width), vec.dtype(), vec.device())?,
-        };
-        check_width("the vector condition", y.dim(1)?, self.config.vector_width)?;
-        vec.broadcast_add(&self.vector_in.forward(&y)?)?.silu()
-    }
-
-    /// Patches of a latent [B, C, H, W] as tokens [B, L, C * 4], values in the order (channel, row, column).
-    fn patchify(x: &Tensor) -> Result<Tensor> {
-        let x = pad_circular(x, PATCH)?;
-        let (b, c, height, width) = x.dims4()?;
-        let (rows, columns) = (height / PATCH, width / PATCH);
-        let x = x.reshape(&[b, c, rows, PATCH, columns, PATCH])?;
-        x.permute([0, 2, 4, 1, 3, 5])?.reshape((b, rows * columns, c * PATCH * PATCH))
     }
 
     fn unpatchify(&self, tokens: &Tensor, rows: usize, columns: usize) -> Result<Tensor> {
@@ -126,13 +175,11 @@ impl DiffusionNetwork for Flux {
         if channels != self.config.in_channels {
             bail!("the latent has {channels} channels, this network needs {}", self.config.in_channels)
         }
-        let Some(context) = &input.context else { bail!("this network needs encoded text") };
-        let (_, text_length, text_width) = context.dims3()?;
-        check_width("the encoded text", text_width, self.config.context_width)?;
+        let mut txt = self.embeddings.text(input)?;
+        let text_length = txt.dim(1)?;
 
-        let grid =
-            Grid { index: 0, rows: height.div_ceil(PATCH), columns: width.div_ceil(PATCH), top: 0, left: 0 };
-        let mut tokens = vec![Self::patchify(&input.x)?];
+        let grid = grid(height, width);
+        let mut tokens = vec![patchify(&input.x)?];
         let mut positions = vec![[0.0; 3]; text_length];
         positions.extend(grid.positions());
         if let Some(reference) = &input.reference {
@@ -141,15 +188,14 @@ impl DiffusionNetwork for Flux {
             for (latent, grid) in
                 reference.latents.iter().zip(place((height, width), &sizes, reference.placement, PATCH))
             {
-                tokens.push(Self::patchify(latent)?);
+                tokens.push(patchify(latent)?);
                 positions.extend(grid.positions());
             }
         }
-        let rope = Rope::new(&positions, &self.config.axes, THETA, input.x.device())?;
-        let vec = self.condition(input)?;
-        let mut img = self.img_in.forward(&Tensor::cat(&tokens, 1)?)?;
+        let rope = rope(&positions, &self.config, input.x.device())?;
+        let vec = self.embeddings.condition(input)?;
+        let mut img = self.embeddings.image(&Tensor::cat(&tokens, 1)?)?;
         drop(tokens);
-        let mut txt = self.txt_in.forward(context)?;
 
         let control = input.control.as_ref();
         let heads = self.config.heads;

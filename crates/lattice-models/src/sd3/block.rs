@@ -94,6 +94,24 @@ fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor>
     ops::attention(q, k, v, heads, scale, None, false)
 }
 
+/// The stream of image tokens alone: a block of a control network without text.
+#[derive(Debug)]
+pub(super) struct ImageBlock(Stream);
+
+impl ImageBlock {
+    pub(super) fn new(scope: &Scope<'_>, config: &MmditConfig) -> Built<Self> {
+        Stream::new(scope, config, false).map(Self)
+    }
+
+    /// Image tokens [B, L, C]; `c` [B, C] is the condition after SiLU.
+    pub(super) fn forward(&self, x: &Tensor, c: &Tensor, heads: usize) -> Result<Tensor> {
+        let parts = self.0.modulation.forward(c)?;
+        let [q, k, v] = self.0.qkv(x, &parts)?;
+        let attended = attention(&q, &k, &v, heads)?;
+        Ok(self.0.finish(x, &attended, &parts, heads)?.unwrap_or(attended))
+    }
+}
+
 /// A joint block.
 #[derive(Debug)]
 pub(super) struct JointBlock {

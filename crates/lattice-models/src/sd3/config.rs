@@ -6,7 +6,7 @@ use crate::error::Built;
 use crate::layers::ScopeExt;
 
 /// Width of an attention head in all published files.
-const HEAD_WIDTH: usize = 64;
+pub(super) const HEAD_WIDTH: usize = 64;
 
 /// Structure of an MMDiT.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,9 +50,11 @@ impl MmditConfig {
             let name = scope.full_name("x_embedder.proj.weight");
             return Err(scope.invalid(format!("`{name}`: {hidden} rows do not make heads {HEAD_WIDTH} wide")));
         }
-        let out = scope.shape("final_layer.linear.weight", 2)?[0];
+        // A control network has no output of its own.
+        let last = "final_layer.linear.weight";
+        let out = if scope.has(last) { scope.shape(last, 2)?[0] } else { in_channels * side * side };
         if out % (side * side) != 0 {
-            let name = scope.full_name("final_layer.linear.weight");
+            let name = scope.full_name(last);
             return Err(scope.invalid(format!("`{name}`: {out} rows do not make patches {side} wide")));
         }
         let blocks = scope.at("joint_blocks");

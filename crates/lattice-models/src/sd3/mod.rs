@@ -2,7 +2,9 @@
 
 mod block;
 mod config;
+mod control;
 mod mmdit;
 
 pub use config::MmditConfig;
+pub use control::{PictureChange, Sd3Control, Sd35Control};
 pub use mmdit::Mmdit;

@@ -6,6 +6,7 @@ use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use super::config::UnetConfig;
+use super::gligen::Grounding;
 use super::place::Place;
 use super::resnet::ResBlock;
 use super::transformer::SpatialTransformer;
@@ -43,6 +44,8 @@ pub(super) struct Condition<'a> {
     pub(super) options: &'a ForwardOptions,
     /// How transformers attend to themselves.
     pub(super) attention: &'a MiddleAttention,
+    /// Texts in boxes.
+    pub(super) grounding: Option<&'a Grounding>,
 }
 
 impl Block {
@@ -83,6 +86,15 @@ impl Block {
         Ok((Self(layers), channels))
     }
 
+    /// Numbers its transformer blocks from `next` on, by which what is added to them finds its place.
+    pub(super) fn number(&mut self, next: &mut usize) {
+        for layer in &mut self.0 {
+            if let Layer::Transformer(transformer) = layer {
+                transformer.number(next);
+            }
+        }
+    }
+
     /// Runs the layers. `size` is the height and width that an enlargement makes: that of the next skip, so that odd sizes
     /// come back to themselves.
     pub(super) fn forward(
@@ -104,6 +116,7 @@ impl Block {
                             latent: condition.latent,
                             seed: condition.seed,
                             options: condition.options,
+                            grounding: condition.grounding,
                         };
                         transformer.forward(&h, context, &place, condition.attention)?
                     }

@@ -10,18 +10,30 @@ use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::network::NetworkInput;
 
-/// Two linear layers with SiLU between: `0` and `2` of a sequence.
+/// Two linear layers with SiLU between.
 #[derive(Debug)]
-struct Mlp(Linear, Linear);
+pub(super) struct Mlp(Linear, Linear);
 
 impl Mlp {
+    /// Layers `0` and `2` of a sequence.
     fn new(scope: &Scope<'_>, inputs: usize) -> Built<Self> {
-        let hidden = scope.shape("0.weight", 2)?[0];
-        let outputs = scope.shape("2.weight", 2)?[0];
-        Ok(Self(scope.at(0).linear(inputs, hidden)?, scope.at(2).linear(hidden, outputs)?))
+        Self::named(scope, ["0", "2"], inputs)
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    /// Layers of these names.
+    pub(super) fn named(scope: &Scope<'_>, [first, second]: [&str; 2], inputs: usize) -> Built<Self> {
+        let (first, second) = (scope.at(first), scope.at(second));
+        let hidden = first.shape("weight", 2)?[0];
+        let outputs = second.shape("weight", 2)?[0];
+        Ok(Self(first.linear(inputs, hidden)?, second.linear(hidden, outputs)?))
+    }
+
+    /// Width of the result.
+    pub(super) fn out_features(&self) -> usize {
+        self.1.out_features()
+    }
+
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.1.forward(&self.0.forward(x)?.silu()?)
     }
 }
@@ -55,6 +67,11 @@ impl Conditioner {
 
     /// Time embedding plus added condition, through the SiLU that all residual blocks begin with, [B, E].
     pub(super) fn forward(&self, input: &NetworkInput) -> Result<Tensor> {
+        self.forward_with(input, None)
+    }
+
+    /// The same with something more added, [1, E].
+    pub(super) fn forward_with(&self, input: &NetworkInput, more: Option<&Tensor>) -> Result<Tensor> {
         let mut emb = self.time_embed.forward(&timestep_embedding(&input.timesteps, self.time_width)?)?;
         if let Some((label_emb, width)) = &self.label_emb {
             let Some(y) = &input.y else { bail!("this network needs a vector condition of width {width}") };
@@ -62,6 +79,9 @@ impl Conditioner {
                 bail!("the vector condition is {} wide, this network needs {width}", y.dim(1)?)
             }
             emb = (emb + label_emb.forward(y)?)?;
+        }
+        if let Some(more) = more {
+            emb = emb.broadcast_add(more)?;
         }
         emb.silu()
     }

@@ -7,16 +7,14 @@ use lattice_weights::{Scope, StateDict};
 use super::block::{Block, Condition};
 use super::condition::Conditioner;
 use super::config::UnetConfig;
+use super::union::Union;
 use crate::Hints;
 use crate::diffusers;
 use crate::error::{Built, ModelError};
+use crate::hint_encoder;
 use crate::layers::ScopeExt;
 use crate::network::{Control, NetworkInput};
 use crate::options::{ForwardOptions, MiddleAttention};
-
-/// Convolutions of the hint encoder with stride 2: the 3rd, 5th and 7th of eight.
-const STRIDED: [usize; 3] = [2, 4, 6];
-const HINT_CONVS: usize = 8;
 
 /// A ControlNet for Stable Diffusion 1.x, 2.x or SDXL.
 #[derive(Debug)]
@@ -28,6 +26,7 @@ pub struct ControlNet {
     zero_convs: Vec<Conv2d>,
     middle_block: Block,
     middle_block_out: Conv2d,
+    union: Option<Union>,
 }
 
 impl ControlNet {
@@ -37,12 +36,12 @@ impl ControlNet {
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> std::result::Result<Self, ModelError> {
         let (root, hints) = (dict.root(), Hints::of(dict).component("unet"));
-        if root.has("task_embedding") || root.has("control_add_embedding.linear_1.bias") {
-            return Err(root.invalid("is a union ControlNet, which is not supported yet"));
-        }
         if root.has("controlnet_cond_embedding.conv_in.weight") {
             let converted = diffusers::controlnet(diffusers::names(dict)).apply(dict)?;
-            return Self::new(&converted.root(), &hints);
+            let mut network = Self::new(&converted.root(), &hints)?;
+            let (width, embedding) = (network.config.model_channels, network.conditioner.width());
+            network.union = Union::new(&root, width, embedding)?;
+            return Ok(network);
         }
         let inner = root.at("control_model");
         if inner.has("zero_convs.0.0.weight") {
@@ -58,21 +57,7 @@ impl ControlNet {
         let config = UnetConfig::read(scope, hints)?;
         let conditioner = Conditioner::new(scope, &config)?;
         let hint = scope.at("input_hint_block");
-        let mut channels = hint.shape("0.weight", 4)?[1];
-        let mut input_hint_block = vec![];
-        for i in 0..HINT_CONVS {
-            // Activations stand between.
-            let conv = hint.at(2 * i);
-            let outputs = conv.shape("weight", 4)?[0];
-            let stride = if STRIDED.contains(&i) { 2 } else { 1 };
-            input_hint_block.push(conv.conv2d(
-                channels,
-                outputs,
-                3,
-                Conv2dConfig::padded(1).stride(stride),
-            )?);
-            channels = outputs;
-        }
+        let (input_hint_block, channels) = hint_encoder::load(&hint)?;
         if channels != config.model_channels {
             let name = hint.full_name("14.weight");
             return Err(scope.invalid(format!(
@@ -98,6 +83,7 @@ impl ControlNet {
             zero_convs,
             middle_block,
             middle_block_out: out.conv2d(channels, channels, 1, Conv2dConfig::padded(0))?,
+            union: None,
             config,
         })
     }
@@ -107,22 +93,24 @@ impl ControlNet {
         &self.config
     }
 
+    /// How many kinds of hint it tells apart, if any.
+    pub fn kinds(&self) -> Option<usize> {
+        self.union.as_ref().map(Union::kinds)
+    }
+
     /// What the network reads of a hint [B, 3, 8 H, 8 W] in 0..1 for latents of H by W cells: [B, width, H, W], the same at
-    /// every step.
-    pub fn read_hint(&self, hint: &Tensor) -> Result<Tensor> {
-        let mut guide = hint.clone();
-        for (i, conv) in self.input_hint_block.iter().enumerate() {
-            guide = conv.forward(&guide)?;
-            if i + 1 < self.input_hint_block.len() {
-                guide = guide.silu()?;
-            }
+    /// every step. `kinds` are the hint's, for networks that tell them apart.
+    pub fn read_hint(&self, hint: &Tensor, kinds: &[usize]) -> Result<Tensor> {
+        let guide = hint_encoder::forward(&self.input_hint_block, hint)?;
+        match &self.union {
+            Some(union) => union.follow(&guide, kinds),
+            None => Ok(guide),
         }
-        Ok(guide)
     }
 
     /// Residuals at strength 1: `output` entry i for skip i, `middle` one entry. `guide` is what [`Self::read_hint`] made of a
-    /// hint of the latent's size.
-    pub fn forward(&self, input: &NetworkInput, guide: &Tensor) -> Result<Control> {
+    /// hint of the latent's size, of those kinds.
+    pub fn forward(&self, input: &NetworkInput, guide: &Tensor, kinds: &[usize]) -> Result<Control> {
         let channels = input.x.dims4()?.1;
         if channels != self.config.in_channels {
             bail!("the latent has {channels} channels, this ControlNet needs {}", self.config.in_channels)
@@ -135,7 +123,8 @@ impl ControlNet {
                 context.dims3()?.2
             )
         }
-        let emb = self.conditioner.forward(input)?;
+        let kinds = self.union.as_ref().map(|union| union.embedding(kinds, input.x.device())).transpose()?;
+        let emb = self.conditioner.forward_with(input, kinds.as_ref())?;
         let options = ForwardOptions::default();
         let condition = Condition {
             emb: &emb,
@@ -144,6 +133,7 @@ impl ControlNet {
             seed: 0,
             options: &options,
             attention: &MiddleAttention::Usual,
+            grounding: None,
         };
         let mut guide = Some(guide);
         let mut h = input.x.clone();

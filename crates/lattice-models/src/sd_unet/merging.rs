@@ -153,7 +153,8 @@ mod tests {
 
     fn merging(ratio: f64, tokens: &Tensor) -> Option<Merging> {
         let options = ForwardOptions::default();
-        let place = Place { height: 4, width: 6, latent: (4, 6), seed: 5, options: &options };
+        let place =
+            Place { height: 4, width: 6, latent: (4, 6), seed: 5, options: &options, grounding: None };
         Merging::choose(TokenMerging { ratio }, &place, tokens).unwrap()
     }
 

@@ -8,13 +8,16 @@ mod condition;
 pub mod config;
 mod control;
 mod free_u;
+mod gligen;
 mod merging;
 mod place;
 mod resnet;
 mod tiles;
 mod transformer;
 mod unet;
+mod union;
 
 pub use config::UnetConfig;
 pub use control::ControlNet;
+pub use gligen::{BoxedText, Gligen, Grounding};
 pub use unet::UNet;

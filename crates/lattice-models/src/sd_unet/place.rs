@@ -1,5 +1,6 @@
 //! Where in a U-Net an attention stands, and what is to be different there.
 
+use super::gligen::Grounding;
 use crate::options::ForwardOptions;
 
 /// The feature map of a transformer.
@@ -16,6 +17,8 @@ pub(super) struct Place<'a> {
     pub(super) seed: u64,
     /// Changes that are asked for.
     pub(super) options: &'a ForwardOptions,
+    /// Texts in boxes.
+    pub(super) grounding: Option<&'a Grounding>,
 }
 
 impl Place<'_> {

@@ -75,7 +75,8 @@ mod tests {
     #[test]
     fn tiles_come_back_in_place() {
         let options = ForwardOptions::default();
-        let place = Place { height: 6, width: 4, latent: (6, 4), seed: 3, options: &options };
+        let place =
+            Place { height: 6, width: 4, latent: (6, 4), seed: 3, options: &options, grounding: None };
         let cut = HyperTile { tile_size: 2, swap_size: 1, max_depth: 0, scale_depth: false };
         let cut = Cut::choose(&cut, &place).unwrap();
         assert_eq!((cut.down, cut.across), (3, 2));
@@ -93,7 +94,8 @@ mod tests {
     #[test]
     fn lower_levels_are_cut_as_far_as_asked() {
         let options = ForwardOptions::default();
-        let place = Place { height: 32, width: 32, latent: (64, 64), seed: 0, options: &options };
+        let place =
+            Place { height: 32, width: 32, latent: (64, 64), seed: 0, options: &options, grounding: None };
         let cut = |max_depth, scale_depth| {
             let tiles = HyperTile { tile_size: 16, swap_size: 1, max_depth, scale_depth };
             Cut::choose(&tiles, &place).map(|cut| cut.down)

@@ -6,16 +6,17 @@ use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use super::config::{Heads, UnetConfig};
+use super::gligen::Grounding;
 use super::merging::Merging;
 use super::place::Place;
 use super::tiles::Cut;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::options::{AttentionWatch, MiddleAttention};
+use crate::options::{AttentionWatch, ForwardOptions, MiddleAttention};
 
 /// Multi-head attention; keys and values come from `context` (Vaswani et al. 2017).
 #[derive(Debug)]
-struct CrossAttention {
+pub(super) struct CrossAttention {
     to_q: Linear,
     to_k: Linear,
     to_v: Linear,
@@ -25,7 +26,7 @@ struct CrossAttention {
 }
 
 impl CrossAttention {
-    fn new(scope: &Scope<'_>, width: usize, context: usize, heads: Heads) -> Built<Self> {
+    pub(super) fn new(scope: &Scope<'_>, width: usize, context: usize, heads: Heads) -> Built<Self> {
         // The inner width is the model's own in every published file, but the file may say otherwise.
         let inner = scope.shape("to_q.weight", 2)?[0];
         let heads = match heads {
@@ -46,12 +47,22 @@ impl CrossAttention {
         })
     }
 
-    fn forward(&self, x: &Tensor, context: &Tensor) -> Result<Tensor> {
+    /// Keys and values are made of tokens of their own, usually the same.
+    pub(super) fn forward(&self, x: &Tensor, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let q = self.to_q.forward(x)?;
-        let k = self.to_k.forward(context)?;
-        let v = self.to_v.forward(context)?;
+        let k = self.to_k.forward(keys)?;
+        let v = self.to_v.forward(values)?;
         let a = ops::attention(&q, &k, &v, self.heads, self.scale, None, false)?;
         self.to_out.forward(&a)
+    }
+
+    /// The same with keys and values changed as the options say.
+    fn attend(&self, x: &Tensor, context: &Tensor, options: &ForwardOptions) -> Result<Tensor> {
+        let (mut keys, mut values) = (context.clone(), context.clone());
+        for (hypernetwork, strength) in &options.hypernetworks {
+            (keys, values) = hypernetwork.apply(&keys, &values, *strength)?;
+        }
+        self.forward(x, &keys, &values)
     }
 
     /// Every token attends to itself alone.
@@ -78,13 +89,13 @@ impl CrossAttention {
 
 /// GEGLU feed-forward (Shazeer 2020).
 #[derive(Debug)]
-struct FeedForward {
+pub(super) struct FeedForward {
     proj: Linear,
     out: Linear,
 }
 
 impl FeedForward {
-    fn new(scope: &Scope<'_>, width: usize) -> Built<Self> {
+    pub(super) fn new(scope: &Scope<'_>, width: usize) -> Built<Self> {
         let net = scope.at("net");
         let inner = net.shape("2.weight", 2)?[1];
         Ok(Self {
@@ -93,7 +104,7 @@ impl FeedForward {
         })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let h = ops::geglu(&self.proj.forward(x)?)?;
         self.out.forward(&h)
     }
@@ -108,6 +119,8 @@ struct BasicTransformerBlock {
     norm1: LayerNorm,
     norm2: LayerNorm,
     norm3: LayerNorm,
+    /// Its number among those of the network.
+    ordinal: usize,
 }
 
 impl BasicTransformerBlock {
@@ -120,6 +133,7 @@ impl BasicTransformerBlock {
             norm1: norm("norm1")?,
             norm2: norm("norm2")?,
             norm3: norm("norm3")?,
+            ordinal: 0,
         })
     }
 
@@ -131,9 +145,12 @@ impl BasicTransformerBlock {
         attention: &MiddleAttention,
     ) -> Result<Tensor> {
         let h = self.norm1.forward(&x)?;
-        let x = (self.self_attention(&h, place, attention)? + x)?;
+        let mut x = (self.self_attention(&h, place, attention)? + x)?;
+        if let Some(Grounding { layers, objects }) = place.grounding {
+            x = layers.fuse(self.ordinal, &x, objects)?;
+        }
         let h = self.norm2.forward(&x)?;
-        let x = (self.attn2.forward(&h, context)? + x)?;
+        let x = (self.attn2.attend(&h, context, place.options)? + x)?;
         let h = self.norm3.forward(&x)?;
         self.ff.forward(&h)? + x
     }
@@ -149,7 +166,7 @@ impl BasicTransformerBlock {
         }
         if let Some(cut) = place.options.hyper_tile.as_ref().and_then(|tiles| Cut::choose(tiles, place)) {
             let tiles = cut.split(h)?;
-            return cut.join(&self.attn1.forward(&tiles, &tiles)?);
+            return cut.join(&self.attn1.attend(&tiles, &tiles, place.options)?);
         }
         let merging = match place.options.token_merging {
             Some(options) => Merging::choose(options, place, h)?,
@@ -158,9 +175,9 @@ impl BasicTransformerBlock {
         match merging {
             Some(merging) => {
                 let tokens = merging.merge(h)?;
-                merging.unmerge(&self.attn1.forward(&tokens, &tokens)?)
+                merging.unmerge(&self.attn1.attend(&tokens, &tokens, place.options)?)
             }
-            None => self.attn1.forward(h, h),
+            None => self.attn1.attend(h, h, place.options),
         }
     }
 
@@ -194,6 +211,14 @@ impl SpatialTransformer {
                 .collect::<Built<_>>()?,
             proj_out: scope.at("proj_out").pointwise(width, channels)?,
         })
+    }
+
+    /// Numbers its blocks from `next` on.
+    pub(super) fn number(&mut self, next: &mut usize) {
+        for block in &mut self.transformer_blocks {
+            block.ordinal = *next;
+            *next += 1;
+        }
     }
 
     /// x [B, C, H, W], context [B, tokens, width].

@@ -8,6 +8,7 @@ use super::block::{Block, Condition};
 use super::condition::Conditioner;
 use super::config::UnetConfig;
 use super::free_u;
+use super::gligen::Grounding;
 use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::network::{DiffusionNetwork, NetworkInput};
@@ -22,6 +23,7 @@ pub struct UNet {
     middle_block: Block,
     output_blocks: Vec<Block>,
     out: (GroupNorm, Conv2d),
+    transformer_blocks: usize,
 }
 
 impl UNet {
@@ -41,7 +43,7 @@ impl UNet {
             skips.push(outputs);
             channels = outputs;
         }
-        let (middle_block, mut channels) =
+        let (mut middle_block, mut channels) =
             Block::new(&scope.at("middle_block"), channels, emb_width, &config)?;
         let outputs = scope.at("output_blocks");
         let mut output_blocks = vec![];
@@ -57,12 +59,16 @@ impl UNet {
             let name = outputs.full_name(outputs.count());
             return Err(scope.invalid(format!("blocks from `{name}` on are missing")));
         }
+        let mut transformer_blocks = 0;
+        for block in input_blocks.iter_mut().chain([&mut middle_block]).chain(&mut output_blocks) {
+            block.number(&mut transformer_blocks);
+        }
         let out = scope.at("out");
         let out = (
             out.at(0).group_norm(channels, 32, 1e-5)?,
             out.at(2).conv2d(channels, config.out_channels, 3, Conv2dConfig::padded(1))?,
         );
-        Ok(Self { config, conditioner, input_blocks, middle_block, output_blocks, out })
+        Ok(Self { config, conditioner, input_blocks, middle_block, output_blocks, out, transformer_blocks })
     }
 
     /// The structure.
@@ -111,6 +117,15 @@ impl DiffusionNetwork for UNet {
         {
             bail!("the encoded text is {} wide, this network needs {width}", context.dims3()?.2)
         }
+        if let Some(Grounding { layers, .. }) = &input.grounding
+            && layers.depth() != self.transformer_blocks
+        {
+            bail!(
+                "the GLIGEN layers are for a network of {} transformer blocks, this one has {}",
+                layers.depth(),
+                self.transformer_blocks
+            )
+        }
         let emb = self.conditioner.forward(input)?;
         let condition = Condition {
             emb: &emb,
@@ -119,6 +134,7 @@ impl DiffusionNetwork for UNet {
             seed: time_seed(&input.timesteps)?,
             options,
             attention: &MiddleAttention::Usual,
+            grounding: input.grounding.as_ref(),
         };
         let mut control = input.control.clone().unwrap_or_default();
 

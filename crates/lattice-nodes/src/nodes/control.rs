@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use lattice_diffusion::conditioning::{self, AppliedControl, ControlHint, ControlSource, ControlText, Entry};
+use candle_core::Tensor;
+use lattice_diffusion::conditioning::{
+    self, AppliedControl, ControlHint, ControlSource, ControlText, Entry, HintEncoder,
+};
 use lattice_graph::{CallContext, Node};
+use lattice_media::resize::{Crop, Method, common_upscale};
 use lattice_models::ControlNetwork;
 
 use super::conditioning::changed;
 use super::text::encoded_text;
-use crate::node::node;
+use crate::node::{Choice, node};
 use crate::services::{Folders, open};
-use crate::types::{Clip, Conditioning, ControlNet, Image, Model, Vae};
+use crate::types::{Clip, Conditioning, ControlNet, Image, Mask, Model, Vae};
 use crate::{Error, Result};
 
 /// The nodes of this module.
@@ -21,6 +25,8 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         control_net_apply,
         control_net_apply_advanced,
         control_net_apply_sd3,
+        control_net_inpainting_ali_mama_apply,
+        set_union_control_net_type,
         clip_text_encode_controlnet
     ]
 }
@@ -33,7 +39,7 @@ fn control_net_loader(
 ) -> Result<ControlNet> {
     let dict = open(&ctx.service::<Folders>()?.find("controlnet", control_net_name)?)?;
     let network = ControlNetwork::load(&dict).map_err(Error::other)?;
-    Ok(ControlNet(Arc::new(network)))
+    Ok(network.into())
 }
 
 /// Loads a ControlNet that is stored as the difference to the model it was made from.
@@ -50,7 +56,7 @@ fn diff_control_net_loader(
 ) -> Result<ControlNet> {
     let dict = open(&ctx.service::<Folders>()?.find("controlnet", control_net_name)?)?;
     let network = ControlNetwork::load_with_base(&dict, &model.weights()?).map_err(Error::other)?;
-    Ok(ControlNet(Arc::new(network)))
+    Ok(network.into())
 }
 
 /// Controls a prompt, and the one that it is guided away from, by a picture.
@@ -67,8 +73,16 @@ fn control_net_apply(
     image: Image,
     #[widget(default = 1.0, min = 0.0, max = 10.0, step = 0.01)] strength: f64,
 ) -> Result<Conditioning> {
-    let apply = Apply { control_net, image, strength, range: (0.0, 1.0), to_uncond: true };
-    let [conditioning] = apply.to([conditioning])?;
+    let apply = Apply {
+        control_net,
+        picture: image.planes()?,
+        vae: None,
+        mask: None,
+        strength,
+        range: (0.0, 1.0),
+        to_uncond: true,
+    };
+    let [conditioning] = apply.to([conditioning]);
     Ok(conditioning)
 }
 
@@ -89,10 +103,11 @@ fn control_net_apply_advanced(
     #[widget(default = 0.0, min = 0.0, max = 1.0, step = 0.001)] start_percent: f64,
     #[widget(default = 1.0, min = 0.0, max = 1.0, step = 0.001)] end_percent: f64,
     // For networks that read latents. Those of Stable Diffusion 1.x, 2.x and SDXL read pixels.
-    #[name("vae")] _vae: Option<Vae>,
+    vae: Option<Vae>,
 ) -> Result<(Conditioning, Conditioning)> {
-    let apply = Apply { control_net, image, strength, range: (start_percent, end_percent), to_uncond: false };
-    let [positive, negative] = apply.to([positive, negative])?;
+    let (picture, range) = (image.planes()?, (start_percent, end_percent));
+    let apply = Apply { control_net, picture, vae, mask: None, strength, range, to_uncond: false };
+    let [positive, negative] = apply.to([positive, negative]);
     Ok((positive, negative))
 }
 
@@ -129,6 +144,83 @@ fn control_net_apply_sd3(
     )
 }
 
+/// Controls both prompts by a picture with a hole to paint in, for networks that read where it is.
+#[node(
+    name = "ControlNetInpaintingAliMamaApply",
+    title = "ControlNetInpaintingAliMamaApply",
+    category = "conditioning/controlnet",
+    module = "comfy_extras.nodes_controlnet",
+    outputs("positive", "negative")
+)]
+#[expect(clippy::too_many_arguments, reason = "the node has these inputs")]
+fn control_net_inpainting_ali_mama_apply(
+    positive: Conditioning,
+    negative: Conditioning,
+    control_net: ControlNet,
+    vae: Vae,
+    image: Image,
+    mask: Mask,
+    #[widget(default = 1.0, min = 0.0, max = 10.0, step = 0.01)] strength: f64,
+    #[widget(default = 0.0, min = 0.0, max = 1.0, step = 0.001)] start_percent: f64,
+    #[widget(default = 1.0, min = 0.0, max = 1.0, step = 0.001)] end_percent: f64,
+) -> Result<(Conditioning, Conditioning)> {
+    let mut picture = image.planes()?;
+    let mut kept = None;
+    if control_net.network.reads_mask() {
+        // 1 is what stays.
+        let mask = mask.planes()?.affine(-1.0, 1.0)?;
+        let (_, _, height, width) = picture.dims4()?;
+        let over = common_upscale(&mask, width, height, Method::Bilinear, Crop::Center)?.round()?;
+        picture = picture.broadcast_mul(&over)?;
+        kept = Some(mask);
+    }
+    let range = (start_percent, end_percent);
+    let apply = Apply { control_net, picture, vae: Some(vae), mask: kept, strength, range, to_uncond: false };
+    let [positive, negative] = apply.to([positive, negative]);
+    Ok((positive, negative))
+}
+
+/// What the kinds of hint are called that ControlNets for several of them tell apart.
+#[derive(Clone, Copy, Choice)]
+enum HintKind {
+    #[choice("auto")]
+    Auto,
+    #[choice("openpose")]
+    Pose,
+    #[choice("depth")]
+    Depth,
+    #[choice("hed/pidi/scribble/ted")]
+    Sketch,
+    #[choice("canny/lineart/anime_lineart/mlsd")]
+    Lines,
+    #[choice("normal")]
+    Normal,
+    #[choice("segment")]
+    Segment,
+    #[choice("tile")]
+    Tile,
+    #[choice("repaint")]
+    Repaint,
+}
+
+impl HintKind {
+    /// Its number; none: the network finds out.
+    fn number(self) -> Option<usize> {
+        (self as usize).checked_sub(1)
+    }
+}
+
+/// Tells a ControlNet for several kinds of hint which one it is given.
+#[node(
+    name = "SetUnionControlNetType",
+    title = "SetUnionControlNetType",
+    category = "conditioning/controlnet",
+    module = "comfy_extras.nodes_controlnet"
+)]
+fn set_union_control_net_type(control_net: ControlNet, #[name("type")] kind: HintKind) -> ControlNet {
+    ControlNet { kinds: kind.number().into_iter().collect(), ..control_net }
+}
+
 /// Encodes a text that control networks read instead of the prompt.
 #[node(
     name = "CLIPTextEncodeControlnet",
@@ -151,7 +243,12 @@ fn clip_text_encode_controlnet(
 /// A control network about to be applied.
 struct Apply {
     control_net: ControlNet,
-    image: Image,
+    /// Planes [n, 3, H, W] in 0..1.
+    picture: Tensor,
+    /// For networks that read latents.
+    vae: Option<Vae>,
+    /// For networks that read where to paint, [n, 1, H, W].
+    mask: Option<Tensor>,
     strength: f64,
     range: (f64, f64),
     to_uncond: bool,
@@ -160,11 +257,11 @@ struct Apply {
 impl Apply {
     /// Every entry of the lists with the control behind what controls it already. Entries that had the same before have the
     /// same afterwards, and so still share calls.
-    fn to<const N: usize>(self, lists: [Conditioning; N]) -> Result<[Conditioning; N]> {
+    fn to<const N: usize>(self, lists: [Conditioning; N]) -> [Conditioning; N] {
         if self.strength == 0.0 {
-            return Ok(lists);
+            return lists;
         }
-        let picture = self.image.planes()?;
+        let encoder = self.vae.clone().map(|vae| Arc::new(vae) as Arc<dyn HintEncoder>);
         let mut made: Vec<(Option<Arc<dyn ControlSource>>, Arc<dyn ControlSource>)> = Vec::new();
         let mut control = |previous: Option<Arc<dyn ControlSource>>| -> Arc<dyn ControlSource> {
             let same = |(of, _): &&(Option<Arc<dyn ControlSource>>, _)| match (of, &previous) {
@@ -175,24 +272,23 @@ impl Apply {
             if let Some((_, source)) = made.iter().find(same) {
                 return source.clone();
             }
-            let network = self.control_net.0.clone();
-            let source: Arc<dyn ControlSource> = Arc::new(AppliedControl::new(
-                network,
-                picture.clone(),
-                self.strength,
-                self.range,
-                previous.clone(),
-            ));
+            let ControlNet { network, kinds } = self.control_net.clone();
+            let picture = self.picture.clone();
+            let applied = AppliedControl::new(network, picture, self.strength, self.range, previous.clone())
+                .with_kinds(kinds)
+                .with_encoder(encoder.clone())
+                .with_mask(self.mask.clone());
+            let source: Arc<dyn ControlSource> = Arc::new(applied);
             made.push((previous, source.clone()));
             source
         };
-        Ok(lists.map(|list| {
+        lists.map(|list| {
             let mut entries: conditioning::Conditioning = list.0;
             for Entry { options, .. } in &mut entries {
                 let source = control(options.control.take().map(|hint| hint.source));
                 options.control = Some(ControlHint { source, apply_to_uncond: self.to_uncond });
             }
             Conditioning(entries)
-        }))
+        })
     }
 }

@@ -5,6 +5,7 @@ mod conditioning;
 mod conditioning_properties;
 mod control;
 mod coverage;
+mod gligen;
 mod guidance;
 mod hooks;
 mod image;
@@ -30,6 +31,7 @@ mod model_merge_blocks;
 mod model_patches;
 mod model_sampling;
 mod model_save;
+mod model_wrappers;
 mod previews;
 mod primitive;
 mod samplers;
@@ -59,6 +61,7 @@ pub fn registry() -> Registry {
         conditioning::nodes(),
         conditioning_properties::nodes(),
         control::nodes(),
+        gligen::nodes(),
         guidance::nodes(),
         hooks::nodes(),
         image::nodes(),
@@ -84,6 +87,7 @@ pub fn registry() -> Registry {
         model_patches::nodes(),
         model_sampling::nodes(),
         model_save::nodes(),
+        model_wrappers::nodes(),
         primitive::nodes(),
         samplers::nodes(),
         sampling::nodes(),

@@ -28,6 +28,8 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         skip_layer_guidance_dit,
         skip_layer_guidance_dit_simple,
         torch_compile_model,
+        model_compute_dtype,
+        chroma_radiance_options,
     ]
 }
 
@@ -257,6 +259,49 @@ fn torch_compile_model(
     #[name("backend")]
     #[combo("inductor", "cudagraphs")]
     _backend: &str,
+) -> Model {
+    model
+}
+
+/// Asks for a type to compute in. Networks here compute in single precision, whatever their weights are stored in, and with a
+/// narrower type the reference only loses digits, so nothing changes.
+#[node(
+    name = "ModelComputeDtype",
+    title = "ModelComputeDtype",
+    category = "advanced/debug/model",
+    module = "comfy_extras.nodes_model_advanced"
+)]
+fn model_compute_dtype(
+    model: Model,
+    #[name("dtype")]
+    #[choice("default", "fp32", "fp16", "bf16")]
+    _dtype: &str,
+) -> Model {
+    model
+}
+
+/// Options of Chroma Radiance: in how many parts its last layers work, for less memory. They change no result, and the family cannot be
+/// run yet.
+#[node(
+    name = "ChromaRadianceOptions",
+    category = "model_patches/chroma_radiance",
+    module = "comfy_extras.nodes_chroma_radiance",
+    v3
+)]
+fn chroma_radiance_options(
+    #[widget] model: Model,
+    #[name("preserve_wrapper")]
+    #[widget(default = true)]
+    _preserve_wrapper: bool,
+    #[name("start_sigma")]
+    #[widget(default = 1.0, min = 0.0, max = 1.0)]
+    _start_sigma: f64,
+    #[name("end_sigma")]
+    #[widget(default = 0.0, min = 0.0, max = 1.0)]
+    _end_sigma: f64,
+    #[name("nerf_tile_size")]
+    #[widget(default = -1, min = -1)]
+    _nerf_tile_size: i64,
 ) -> Model {
     model
 }

@@ -51,6 +51,7 @@ impl Job<'_> {
         });
         let mut run = Run::new(samples.dims(), samples.device());
         run.latent = Some(network_scale(format, &samples)?);
+        run.seed = self.seed;
         run.denoise_mask = mask.as_ref().map(|m| m.mask.clone());
         let mut denoiser = self.guider.start(run)?;
         let sampling = Sampling {

@@ -9,7 +9,7 @@ use lattice_models::detect::TextEncoderKind;
 use super::MAX_RESOLUTION;
 use super::text::{encoded, encoded_text};
 use crate::Result;
-use crate::node::node;
+use crate::node::{Choice, node};
 use crate::types::{Clip, Conditioning};
 
 /// The nodes of this module.
@@ -20,6 +20,7 @@ pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
         clip_text_encode_sd3,
         clip_text_encode_flux,
         clip_text_encode_pixart_alpha,
+        clip_text_encode_lumina2,
         t5_tokenizer_options,
     ]
 }
@@ -182,4 +183,45 @@ fn t5_tokenizer_options(
     min_length: usize,
 ) -> Clip {
     clip.with_t5_padding(min_padding, min_length)
+}
+
+/// What Lumina-Image 2.0 is told before a prompt.
+#[derive(Clone, Copy, Choice)]
+enum LuminaSystem {
+    #[choice("superior")]
+    Superior,
+    #[choice("alignment")]
+    Alignment,
+}
+
+impl LuminaSystem {
+    /// The texts that it was published with.
+    fn text(self) -> &'static str {
+        match self {
+            Self::Superior => {
+                "You are an assistant designed to generate superior images with the superior degree of image-text alignment based \
+                 on textual prompts or user prompts."
+            }
+            Self::Alignment => {
+                "You are an assistant designed to generate high-quality images with the highest degree of image-text alignment \
+                 based on textual prompts."
+            }
+        }
+    }
+}
+
+/// A prompt for Lumina-Image 2.0: one of the texts that tell it what it is, then the prompt.
+#[node(
+    name = "CLIPTextEncodeLumina2",
+    title = "CLIP Text Encode for Lumina2",
+    category = "conditioning",
+    module = "comfy_extras.nodes_lumina2",
+    v3
+)]
+fn clip_text_encode_lumina2(
+    #[combo("superior", "alignment")] system_prompt: LuminaSystem,
+    #[widget(multiline = true, dynamicPrompts = true)] user_prompt: &str,
+    #[widget] clip: Clip,
+) -> Result<Conditioning> {
+    encoded_text(&clip, &format!("{} <Prompt Start> {user_prompt}", system_prompt.text()))
 }

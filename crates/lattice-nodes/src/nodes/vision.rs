@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::Tensor;
+use lattice_diffusion::conditioning::PicturePrompt;
 use lattice_graph::{CallContext, Node};
 
+use super::conditioning::changed;
 use crate::node::node;
 use crate::services::{Folders, open};
 use crate::types::{ClipVision, ClipVisionOutput, Conditioning, Image, StyleModel};
@@ -12,7 +14,13 @@ use crate::{Error, Result};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
-    crate::nodes![clip_vision_loader, clip_vision_encode, style_model_loader, style_model_apply]
+    crate::nodes![
+        clip_vision_loader,
+        clip_vision_encode,
+        style_model_loader,
+        style_model_apply,
+        unclip_conditioning
+    ]
 }
 
 /// Loads a vision tower: CLIP or SigLIP.
@@ -88,4 +96,28 @@ fn style_model_apply(
         entry.tensor = Tensor::cat(&[&entry.tensor, &style], 1)?;
     }
     Ok(Conditioning(entries))
+}
+
+/// Shows a picture to models that read pictures beside prompts (unCLIP; SDXL in place of its pooled text).
+#[node(
+    name = "unCLIPConditioning",
+    title = "unCLIPConditioning",
+    category = "conditioning",
+    module = "nodes"
+)]
+fn unclip_conditioning(
+    conditioning: Conditioning,
+    clip_vision_output: ClipVisionOutput,
+    /// How much the picture says.
+    #[widget(default = 1.0, min = -10.0, max = 10.0, step = 0.01)]
+    strength: f64,
+    /// How much noise hides its details.
+    #[widget(default = 0.0, min = 0.0, max = 1.0, step = 0.01)]
+    noise_augmentation: f64,
+) -> Conditioning {
+    if strength == 0.0 {
+        return conditioning;
+    }
+    let picture = PicturePrompt { embeds: clip_vision_output.embeds, strength, noise_augmentation };
+    changed(&conditioning, |options| options.pictures.push(picture.clone()))
 }

@@ -369,7 +369,7 @@ impl Clip {
             .iter()
             .zip(chunks)
             .filter(|(_, chunks)| self.family != ClipFamily::Sd3 || !chunks.is_empty())
-            .map(|(encoder, chunks)| Ok((encoder.part.kind, self.encode_with(encoder, chunks)?)));
+            .map(|(encoder, chunks)| Ok((encoder.part.kind, self.encode_with(encoder, chunks, true)?)));
         let outputs = outputs.collect::<candle_core::Result<Vec<_>>>()?;
         Ok(match self.family {
             ClipFamily::Sd | ClipFamily::Sdxl => side_by_side(outputs)?,
@@ -391,7 +391,25 @@ impl Clip {
         })
     }
 
-    fn encode_with(&self, encoder: &ClipEncoder, chunks: &[Chunk]) -> candle_core::Result<EncoderOutput> {
+    /// The pooled text of the last encoder before its projection, [1, width].
+    ///
+    /// # Errors
+    /// As [`Self::tokenize`] and [`Self::encode`], or if the encoder pools nothing.
+    pub fn pooled_before_projection(&self, text: &str) -> Result<Tensor> {
+        let chunks = self.tokenize(|_| text)?;
+        let pooled = match self.encoders.iter().zip(&chunks).next_back() {
+            Some((encoder, chunks)) => self.encode_with(encoder, chunks, false)?.pooled,
+            None => None,
+        };
+        pooled.ok_or_else(|| Error::value("this text encoder makes no pooled text"))
+    }
+
+    fn encode_with(
+        &self,
+        encoder: &ClipEncoder,
+        chunks: &[Chunk],
+        projected: bool,
+    ) -> candle_core::Result<EncoderOutput> {
         let options = self.options(encoder.part.kind);
         encode_weighted(chunks, &encoder.prompts.layout, |batch| {
             let tokens = batch.iter().map(|chunk| chunk.iter().map(|t| t.token.clone()).collect()).collect();
@@ -401,6 +419,7 @@ impl Clip {
                 .then(|| batch.iter().map(|chunk| mask_of(chunk, encoder)).collect::<Vec<_>>());
             let output = encoder.encoder.encode(&TextInput { tokens, mask: mask.clone() }, options)?;
             let pooled = match self.family {
+                _ if !projected => output.pooled,
                 // Flux, and SD3 for its first encoder, read the pooled text before the projection.
                 ClipFamily::Flux | ClipFamily::Sd3 if encoder.part.kind == TextEncoderKind::ClipL => {
                     output.pooled

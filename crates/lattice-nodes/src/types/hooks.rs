@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use lattice_diffusion::conditioning::{self, ActiveHook, HookSource};
 use lattice_diffusion::model::WeightHooks;
+use lattice_models::ControlNetwork;
 use lattice_models::detect::{Checkpoint, DiffusionPart};
 use lattice_models::network::DiffusionNetwork;
 use lattice_weights::StateDict;
@@ -162,6 +163,11 @@ pub(super) struct HookedNetwork {
 }
 
 impl WeightHooks for HookedNetwork {
+    fn control_network(&self, network: &ControlNetwork) -> candle_core::Result<Option<ControlNetwork>> {
+        let weights = self.patched.weights().map_err(candle_core::Error::wrap)?;
+        network.on_base(&weights).map_err(candle_core::Error::wrap)
+    }
+
     fn network(&self, hooks: &[ActiveHook]) -> candle_core::Result<Arc<dyn DiffusionNetwork>> {
         let mut patched = self.patched.clone();
         for hook in hooks {

@@ -18,7 +18,7 @@ use crate::node::GraphType;
 
 pub use clip::{Clip, ClipEncoder, ClipFamily, ClipHooks, EncodedPrompt, PromptChunks, ScheduledClip};
 pub use clip_vision::{ClipVision, ClipVisionOutput, pixels_for_vision};
-pub use control::{ControlNet, StyleModel, UpscaleModel};
+pub use control::{ControlNet, Gligen, StyleModel, UpscaleModel};
 pub use guider::Guider;
 pub use hooks::{Floats, HookFile, HookKeyframes, Hooks, Parameters, TimestepsRange};
 pub use model::{Conditioning, Model};

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
+use lattice_diffusion::conditioning::HintEncoder;
 use lattice_models::detect::VaePart;
 use lattice_weights::StateDict;
 
@@ -89,6 +90,16 @@ impl Vae {
             5 => pictures.permute((0, 2, 3, 4, 1))?.flatten(0, 1)?.contiguous(),
             _ => pictures.permute((0, 2, 3, 1))?.contiguous(),
         }
+    }
+}
+
+impl HintEncoder for Vae {
+    fn spatial_factor(&self) -> usize {
+        self.network.spatial_factor()
+    }
+
+    fn encode(&self, planes: &Tensor) -> Result<Tensor> {
+        self.encode_planes(&planes.affine(2.0, -1.0)?)
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) const ZIP_MAGIC: [u8; 4] = *b"PK\x03\x04";
 /// The number that opens a file of the older layout, as pickled: protocol 2, a 10-byte integer, the end.
 pub(crate) const LEGACY_MAGIC: [u8; 15] =
     [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.'];
-/// Nested dictionaries are joined by dots down to here.
+/// Nested dictionaries and lists are joined by dots down to here.
 const DEPTH_LIMIT: usize = 6;
 /// Values looked at while collecting tensors; far beyond any real file, it bounds shared structures that unfold without end.
 const VISIT_LIMIT: usize = 1_000_000;
@@ -185,6 +185,14 @@ impl Collected {
             for (key, value) in machine.pairs(value) {
                 let Some(key) = key.text().or_else(|| key.scalar()) else { continue };
                 let path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+                if path.len() > NAME_LIMIT {
+                    return Err(Cause::malformed("pickle", "a name is too long").of(file));
+                }
+                self.walk(file, machine, value, &path, depth + 1, storages)?;
+            }
+            // Lists name what they hold by its place.
+            for (i, value) in machine.items(value).iter().enumerate() {
+                let path = if path.is_empty() { i.to_string() } else { format!("{path}.{i}") };
                 if path.len() > NAME_LIMIT {
                     return Err(Cause::malformed("pickle", "a name is too long").of(file));
                 }

@@ -13,7 +13,7 @@ pub struct Range {
 
 impl Range {
     /// Whether a noise level belongs to it.
-    pub(super) fn contains(self, sampling: &ModelSampling, sigma: f64) -> bool {
+    pub(crate) fn contains(self, sampling: &ModelSampling, sigma: f64) -> bool {
         (sampling.percent_to_sigma(self.end)..=sampling.percent_to_sigma(self.start)).contains(&sigma)
     }
 }

@@ -1,7 +1,9 @@
 //! Changes to the inner workings of U-Nets.
 
-use lattice_models::ForwardOptions;
+use std::sync::Arc;
+
 use lattice_models::options::{Downscale, FreeU, HyperTile, TokenMerging};
+use lattice_models::{ForwardOptions, Hypernetwork};
 
 use super::Range;
 use crate::ModelSampling;
@@ -34,6 +36,21 @@ pub struct TokenMergingPatch(pub TokenMerging);
 impl NetworkChange for TokenMergingPatch {
     fn apply(&self, _sampling: &ModelSampling, _sigma: f64, options: &mut ForwardOptions) {
         options.token_merging = Some(self.0);
+    }
+}
+
+/// A hypernetwork on every attention.
+#[derive(Clone, Debug)]
+pub struct HypernetworkPatch {
+    /// The network.
+    pub network: Arc<Hypernetwork>,
+    /// Factor of its changes.
+    pub strength: f64,
+}
+
+impl NetworkChange for HypernetworkPatch {
+    fn apply(&self, _sampling: &ModelSampling, _sigma: f64, options: &mut ForwardOptions) {
+        options.hypernetworks.push((self.network.clone(), self.strength));
     }
 }
 
