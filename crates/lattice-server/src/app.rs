@@ -152,7 +152,7 @@ pub fn serve(
     store.on_queue_change({
         let (hub, engine) = (hub.clone(), engine.clone());
         move |remaining, change| {
-            hub.broadcast(&hub::status(remaining));
+            hub.broadcast(hub::status(remaining));
             if let Some(change) = change {
                 hub.queue_changed(change, remaining);
             }
@@ -197,6 +197,10 @@ pub fn serve(
     let addresses = listeners.addresses();
     let idle = runtime.block_on(async {
         let server = listen::Server::start(listeners, http::router(app.clone()), &app.options).await?;
+        tokio::spawn({
+            let hub = app.hub.clone();
+            async move { hub.cry().await }
+        });
         tokio::spawn({
             let app = app.clone();
             async move { app.logs.follow(|id, lines| app.hub.tell(id, hub::logs(lines))).await }

@@ -9,6 +9,7 @@ use indexmap::IndexMap;
 use walkdir::WalkDir;
 
 use super::Ledger;
+use super::counters::Counters;
 use crate::{Error, Result};
 
 /// Which entries of a model folder are models.
@@ -119,6 +120,7 @@ pub struct Folders {
     temp: PathBuf,
     user: PathBuf,
     ledger: Option<Arc<Ledger>>,
+    counters: Arc<Counters>,
 }
 
 impl Folders {
@@ -141,6 +143,7 @@ impl Folders {
             user: base.join("user"),
             output: PathBuf::new(),
             ledger: None,
+            counters: Arc::default(),
         };
         folders.with_output(output)
     }
@@ -191,6 +194,11 @@ impl Folders {
     /// The note of files of a root; only results are noted.
     pub(super) fn ledger(&self, root: Root) -> Option<Arc<Ledger>> {
         self.ledger.clone().filter(|_| root == Root::Output)
+    }
+
+    /// What is known of the numbers of saved files.
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        self.counters.clone()
     }
 
     /// Adds a search path to a kind of model, before all others if `first` (where new files of that kind go).

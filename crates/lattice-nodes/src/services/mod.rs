@@ -1,5 +1,6 @@
 //! What the host lends to nodes: folders, settings, the names of saved files.
 
+mod counters;
 mod embeddings;
 mod folders;
 mod hash;

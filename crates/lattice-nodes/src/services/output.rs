@@ -3,10 +3,12 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use chrono::{DateTime, Datelike, Local, Timelike};
 use serde_json::{Value as Json, json};
 
+use super::counters::Counters;
 use super::write::{place_new, temporary_with};
 use super::{Folders, Ledger, Root, inside};
 use crate::{Error, Result};
@@ -23,6 +25,9 @@ pub struct OutputNames {
     name: String,
     root: Root,
     counter: u64,
+    /// When the folder was read to find that number.
+    read: Instant,
+    counters: Arc<Counters>,
     ledger: Option<Arc<Ledger>>,
 }
 
@@ -75,8 +80,12 @@ impl OutputNames {
         let subfolder = parts.join("/");
         let folder = if subfolder.is_empty() { base.to_owned() } else { base.join(&subfolder) };
         std::fs::create_dir_all(&folder).map_err(Error::file(&folder))?;
-        let counter = next_counter(&folder, &name)?;
-        Ok(Self { folder, subfolder, name, root, counter, ledger: folders.ledger(root) })
+        let counters = folders.counters();
+        let (counter, read) = match counters.next(&folder, &name) {
+            Some(known) => known,
+            None => (next_counter(&folder, &name)?, Instant::now()),
+        };
+        Ok(Self { folder, subfolder, name, root, counter, read, counters, ledger: folders.ledger(root) })
     }
 
     /// The number that the next file gets.
@@ -110,6 +119,7 @@ impl OutputNames {
             self.counter += 1;
             match place_new(file, &self.folder.join(&filename), self.ledger.as_deref())? {
                 None => {
+                    self.counters.note(&self.folder, &self.name, self.counter, self.read);
                     return Ok(SavedFile { filename, subfolder: self.subfolder.clone(), root: self.root });
                 }
                 Some(back) => file = back,
@@ -211,6 +221,31 @@ mod tests {
             std::fs::write(output.join(taken), b"").unwrap();
         }
         assert_eq!(save(base.path(), "a").1, "a_00013_.png");
+    }
+
+    #[test]
+    fn what_others_do_in_the_folder_counts_at_the_next_save() {
+        let base = tempfile::tempdir().unwrap();
+        let folders = Folders::new(base.path());
+        let output = base.path().join("output");
+        let save = || {
+            // Longer than the clock of the file system needs to move on.
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            let mut names = OutputNames::new(&folders, Root::Output, "a", (0, 0)).unwrap();
+            names.write(0, "png", b"x").unwrap().filename
+        };
+        assert_eq!([save(), save(), save()], ["a_00001_.png", "a_00002_.png", "a_00003_.png"]);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::write(output.join("a_00050_.png"), b"").unwrap();
+        assert_eq!([save(), save()], ["a_00051_.png", "a_00052_.png"]);
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        for number in 50..=52 {
+            std::fs::remove_file(output.join(format!("a_000{number}_.png"))).unwrap();
+        }
+        assert_eq!(save(), "a_00004_.png");
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        std::fs::remove_dir_all(&output).unwrap();
+        assert_eq!(save(), "a_00001_.png");
     }
 
     #[test]

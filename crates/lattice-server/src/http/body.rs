@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
 use axum::extract::{FromRequest, Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
@@ -10,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body_util::LengthLimitError;
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 
 use super::AppState;
@@ -48,16 +50,29 @@ pub(super) fn too_large(limit: u64) -> Failure {
     Failure::Text(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
-/// Refuses bodies that are said to be too large before anything is done with them.
+/// Refuses bodies that are said to be too large before anything is done with them. A client that is still sending a
+/// body that has turned out to be too large would take the end of the connection for a failure and not read the answer:
+/// the rest is read and thrown away.
 pub(super) async fn limit(State(app): AppState, request: Request, next: Next) -> Response {
     let announced = request.headers().get(header::CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_none_or(|length| length <= app.options.max_upload) {
+    if announced.is_some_and(|length| length <= app.options.max_upload) || request.body().is_end_stream() {
         return next.run(request).await;
     }
-    // A client that is still sending would take the end of the connection for a failure and not read the answer.
-    let mut rest = request.into_body().into_data_stream();
-    let discard = async { while let Some(Ok(_)) = rest.next().await {} };
-    let _ = tokio::time::timeout(DISCARD, discard).await;
-    too_large(app.options.max_upload).into_response()
+    let (head, body) = request.into_parts();
+    let body = Arc::new(Mutex::new(body.into_data_stream()));
+    let response = if announced.is_some() {
+        too_large(app.options.max_upload).into_response()
+    } else {
+        let body = body.clone();
+        let parts = futures_util::stream::poll_fn(move |context| body.lock().poll_next_unpin(context));
+        next.run(Request::from_parts(head, Body::from_stream(parts))).await
+    };
+    if response.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        let rest = futures_util::stream::poll_fn(|context| body.lock().poll_next_unpin(context));
+        let discard =
+            rest.take_while(|part| std::future::ready(part.is_ok())).for_each(|_| std::future::ready(()));
+        let _ = tokio::time::timeout(DISCARD, discard).await;
+    }
+    response
 }

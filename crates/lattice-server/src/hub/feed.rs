@@ -7,8 +7,9 @@ use lattice_graph::{Event, ProgressSnapshot};
 use parking_lot::Mutex;
 use serde_json::{Value as Json, json};
 
+use super::board::Audience;
 use super::messages::{message, over, preview, preview_with_metadata, text};
-use super::{Client, Hub};
+use super::{Client, Hub, Outgoing};
 use crate::record::Ending;
 
 /// Prompts that touched no more nodes have every state of their progress sent.
@@ -35,6 +36,13 @@ struct State {
     passed_over: Option<ProgressSnapshot>,
 }
 
+/// Who is told of an event.
+enum Listener {
+    Owner(Arc<Client>),
+    Everybody,
+    Nobody,
+}
+
 impl<'a> Feed<'a> {
     /// For a prompt and the client that queued it.
     pub(crate) fn new(hub: &'a Hub, prompt_id: &'a str, owner: Option<&'a str>) -> Self {
@@ -46,9 +54,7 @@ impl<'a> Feed<'a> {
         let mut state = self.state.lock();
         match event {
             Event::ProgressState(snapshot) => return self.progress_state(&mut state, snapshot),
-            Event::Text { node, text: content } => {
-                return self.hub.broadcast(&text(node, content));
-            }
+            Event::Text { node, text: content } => return self.hub.broadcast(text(node, content)),
             Event::ExecutionSuccess | Event::ExecutionError(_) | Event::ExecutionInterrupted { .. } => {
                 self.flush(&mut state);
             }
@@ -56,23 +62,20 @@ impl<'a> Feed<'a> {
         }
         let Some((kind, data)) = event.message(self.prompt_id, now_millis()) else { return };
         self.hub.journal.write(kind, Some(self.prompt_id), &data);
-        let clients = self.clients(event);
-        if clients.is_empty() && !event.in_history() {
-            return;
-        }
-        let outgoing = message(kind, &data);
-        for client in &clients {
-            let image = match event {
-                Event::Progress { entry, preview: Some(image) } => Some((entry, image)),
-                _ => None,
-            };
-            if let Some((entry, image)) = image.filter(|_| client.preview_metadata()) {
-                client.outbox.push(preview_with_metadata(image, entry, self.prompt_id));
+        match self.listener(event) {
+            Listener::Owner(client) => {
+                for outgoing in self.messages(kind, &data, event, client.outbox.takes_metadata()) {
+                    client.outbox.push(outgoing);
+                }
             }
-            client.outbox.push(outgoing.clone());
-            if let Some((_, image)) = image.filter(|_| !client.preview_metadata()) {
-                client.outbox.push(preview(image));
+            Listener::Everybody if matches!(event, Event::Progress { preview: Some(_), .. }) => {
+                for metadata in [true, false] {
+                    let messages = self.messages(kind, &data, event, metadata);
+                    self.hub.announce(messages.into_iter().map(|m| (m, Audience::Metadata(metadata))));
+                }
             }
+            Listener::Everybody => self.hub.broadcast(message(kind, &data)),
+            Listener::Nobody => {}
         }
         if event.in_history() {
             state.history.push(json!([kind, data]));
@@ -93,12 +96,25 @@ impl<'a> Feed<'a> {
         std::mem::take(&mut self.state.lock().history)
     }
 
+    /// The message of an event and, with progress, the picture: before it for clients that take metadata with it,
+    /// after it for others.
+    fn messages(&self, kind: &str, data: &Json, event: &Event, metadata: bool) -> Vec<Outgoing> {
+        let outgoing = message(kind, data);
+        match event {
+            Event::Progress { entry, preview: Some(image) } if metadata => {
+                vec![preview_with_metadata(image, entry, self.prompt_id), outgoing]
+            }
+            Event::Progress { preview: Some(image), .. } => vec![outgoing, preview(image)],
+            _ => vec![outgoing],
+        }
+    }
+
     /// Who is told of an event.
-    fn clients(&self, event: &Event) -> Vec<Arc<Client>> {
+    fn listener(&self, event: &Event) -> Listener {
         match self.owner {
-            Some(owner) => self.hub.client(owner).into_iter().collect(),
-            None if event.broadcast_without_owner() => self.hub.everybody(),
-            None => Vec::new(),
+            Some(owner) => self.hub.client(owner).map_or(Listener::Nobody, Listener::Owner),
+            None if event.broadcast_without_owner() && !self.hub.is_empty() => Listener::Everybody,
+            None => Listener::Nobody,
         }
     }
 
@@ -124,14 +140,15 @@ impl<'a> Feed<'a> {
 
     fn send_progress(&self, snapshot: &ProgressSnapshot) {
         let event = Event::ProgressState(snapshot.clone());
-        let clients = self.clients(&event);
-        if clients.is_empty() {
+        let listener = self.listener(&event);
+        if matches!(listener, Listener::Nobody) {
             return;
         }
         if let Some((kind, data)) = event.message(self.prompt_id, now_millis()) {
             let outgoing = message(kind, &data);
-            for client in clients {
-                client.outbox.push(outgoing.clone());
+            match listener {
+                Listener::Owner(client) => client.outbox.push(outgoing),
+                _ => self.hub.broadcast(outgoing),
             }
         }
     }

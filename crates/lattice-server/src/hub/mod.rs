@@ -1,5 +1,6 @@
 //! Who listens, and what they are told: clients with a socket each its own messages, listeners to `/events` all the same.
 
+mod board;
 mod feed;
 mod incoming;
 mod journal;
@@ -8,12 +9,14 @@ mod outbox;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::store::QueueChange;
+use board::{Audience, Board};
 
 pub(crate) use feed::{Feed, now_millis};
 pub use incoming::{ClientMessage, Features};
@@ -21,10 +24,16 @@ pub(crate) use journal::{Heard, Journal, Listener};
 pub(crate) use messages::{executing_now, feature_flags, logs, read_preview, status, status_with_sid};
 pub(crate) use outbox::{Next, Outbox, Outgoing};
 
+/// What telling one client that there is something new may cost. Where there are many, they hear of it later, and of
+/// more at a time: the engine does not have to share its processors with a thousand sockets at every change.
+const PACE: Duration = Duration::from_micros(50);
+
 /// The connected clients.
 #[derive(Default)]
 pub(crate) struct Hub {
     clients: Mutex<HashMap<String, Arc<Client>>>,
+    /// What they are all told.
+    board: Arc<Board>,
     /// Distinguishes a client from one that connects later under the same id.
     next: AtomicU64,
     /// Events for whoever listens to all.
@@ -37,18 +46,12 @@ pub(crate) struct Client {
     pub(crate) id: String,
     pub(crate) outbox: Outbox,
     serial: u64,
-    /// Takes previews with metadata.
-    preview_metadata: AtomicBool,
 }
 
 impl Client {
     /// Notes what the client said it can do.
     pub(crate) fn set_features(&self, features: Features) {
-        self.preview_metadata.store(features.preview_metadata, Ordering::Relaxed);
-    }
-
-    fn preview_metadata(&self) -> bool {
-        self.preview_metadata.load(Ordering::Relaxed)
+        self.outbox.take_metadata(features.preview_metadata);
     }
 }
 
@@ -59,17 +62,15 @@ impl Hub {
     where
         I: IntoIterator<Item = Outgoing>,
     {
+        let mut clients = self.clients.lock();
         let client = Arc::new(Client {
             id: id.clone(),
-            outbox: Outbox::default(),
+            outbox: Outbox::new(self.board.clone(), first),
             serial: self.next.fetch_add(1, Ordering::Relaxed),
-            preview_metadata: AtomicBool::new(false),
         });
-        let mut clients = self.clients.lock();
-        for outgoing in first() {
-            client.outbox.push(outgoing);
+        if let Some(former) = clients.insert(id, client.clone()) {
+            former.outbox.silence();
         }
-        clients.insert(id, client.clone());
         client
     }
 
@@ -82,9 +83,34 @@ impl Hub {
     }
 
     /// Tells everybody.
-    pub(crate) fn broadcast(&self, outgoing: &Outgoing) {
-        for client in self.clients.lock().values() {
-            client.outbox.push(outgoing.clone());
+    pub(crate) fn broadcast(&self, outgoing: Outgoing) {
+        self.announce([(outgoing, Audience::All)]);
+    }
+
+    /// Tells everybody for whom it is.
+    fn announce(&self, notices: impl IntoIterator<Item = (Outgoing, Audience)>) {
+        if self.is_empty() {
+            return;
+        }
+        for (outgoing, audience) in notices {
+            self.board.write(outgoing, audience);
+        }
+        self.board.news.notify_one();
+    }
+
+    /// Wakes clients for which there is something new on the board, for ever.
+    pub(crate) async fn cry(&self) {
+        loop {
+            self.board.news.notified().await;
+            let clients: Vec<_> = self.clients.lock().values().cloned().collect();
+            for client in &clients {
+                client.outbox.wake();
+            }
+            let pause = PACE * u32::try_from(clients.len()).unwrap_or(u32::MAX);
+            // Timers know no shorter ones.
+            if pause >= Duration::from_millis(1) {
+                tokio::time::sleep(pause).await;
+            }
         }
     }
 
@@ -124,8 +150,8 @@ impl Hub {
         self.clients.lock().get(id).cloned()
     }
 
-    fn everybody(&self) -> Vec<Arc<Client>> {
-        self.clients.lock().values().cloned().collect()
+    fn is_empty(&self) -> bool {
+        self.clients.lock().is_empty()
     }
 
     /// Hangs up on everybody once they have got what waits for them.

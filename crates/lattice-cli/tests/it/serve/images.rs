@@ -58,6 +58,23 @@ fn events(answer: &Answer) -> Vec<(String, Json)> {
 }
 
 #[test]
+fn a_picture_whose_file_is_gone_is_made_again() {
+    let (base, server) = start();
+    let first = pictures(&server, json!({}));
+    for fields in [json!({"response_format": "b64_json"}), json!({"stream": true}), json!({})] {
+        let folder = base.path().join("output");
+        for entry in std::fs::read_dir(&folder).unwrap().flatten() {
+            std::fs::remove_file(entry.path()).unwrap();
+        }
+        let answer = server.post(PATH, &request(fields.clone()));
+        assert_eq!(answer.status, 200, "{fields}: {}", String::from_utf8_lossy(&answer.body));
+        let made: Vec<_> = std::fs::read_dir(&folder).unwrap().flatten().collect();
+        assert_eq!(made.len(), 1, "{fields}");
+        assert_eq!(pixels(&std::fs::read(made[0].path()).unwrap()), pixels(&first[0]), "{fields}");
+    }
+}
+
+#[test]
 fn a_picture_comes_back() {
     let (_base, server) = start();
     let first = pictures(&server, json!({}));

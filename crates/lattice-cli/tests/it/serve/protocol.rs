@@ -1,8 +1,11 @@
 //! Rules of the HTTP and WebSocket interface.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
 use serde_json::{Value as Json, json};
 
-use super::client::Server;
+use super::client::{Answer, Server};
 use super::prompts::{endless, sampling, save, started};
 
 fn types(messages: &[tungstenite::Message]) -> Vec<String> {
@@ -69,6 +72,37 @@ fn bodies_are_checked() {
     }
     assert_eq!(server.request("POST", "/queue", &[], b"{\"delete\": 5}").status, 400);
     assert_eq!(server.get("/history?max_items=x").status, 400);
+}
+
+/// A client that tells no length beforehand goes on sending while it is refused, and reads the answer only then.
+#[test]
+fn a_body_without_a_length_is_limited_too() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue", "--max-upload-size", "1"]);
+    let form = b"--x\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a\"\r\n\r\n";
+    let requests =
+        [("/prompt", "text/plain", &b""[..]), ("/upload/image", "multipart/form-data; boundary=x", form)];
+    for (path, kind, start) in requests {
+        let mut stream = TcpStream::connect(&server.address).unwrap();
+        let host = &server.address;
+        let head = "Transfer-Encoding: chunked\r\nConnection: close";
+        write!(stream, "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\n{head}\r\n\r\n")
+            .unwrap();
+        let piece = vec![b' '; 100_000];
+        for piece in std::iter::once(start).chain(std::iter::repeat_n(&piece[..], 40)) {
+            if !piece.is_empty() {
+                write!(stream, "{:x}\r\n", piece.len()).unwrap();
+                stream.write_all(piece).unwrap();
+                stream.write_all(b"\r\n").unwrap();
+            }
+        }
+        stream.write_all(b"0\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        let answer = Answer::parse(&answer);
+        assert_eq!(answer.status, 413, "{path}");
+        assert_eq!(answer.body, b"Maximum request body size 1048576 exceeded.", "{path}");
+    }
 }
 
 #[test]
@@ -305,4 +339,50 @@ fn other_machines_are_served_on_purpose_only() {
     let refused = crate::common::lattice(base.path(), &["serve", "--port", "0", "--listen"]);
     assert!(!refused.status.success());
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--no-auth"));
+}
+
+/// HTTP/2 begun without asking, as clients behind a proxy do.
+#[test]
+fn http_2_is_spoken_too() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--memory-queue"]);
+    let mut stream = TcpStream::connect(&server.address).unwrap();
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(20))).unwrap();
+    let frame = |kind: u8, flags: u8, of: u8, payload: &[u8]| {
+        let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+        [&length[1..], &[kind, flags, 0, 0, 0, of], payload].concat()
+    };
+    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
+    // GET and http from the static table, path and authority as they are.
+    let head = [&[0x82, 0x86, 0x04][..], &text("/prompt"), &[0x01], &text(&server.address)].concat();
+    let (settings, headers, data) = (4, 1, 0);
+    let (end_stream, end_headers, acknowledge) = (1, 4, 1);
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    let request = [
+        &preface[..],
+        &frame(settings, 0, 0, &[]),
+        &frame(settings, acknowledge, 0, &[]),
+        &frame(headers, end_stream | end_headers, 1, &head),
+    ]
+    .concat();
+    stream.write_all(&request).unwrap();
+    let mut found = (None, Vec::new());
+    loop {
+        let mut head = [0; 9];
+        stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize];
+        stream.read_exact(&mut payload).unwrap();
+        if head[3] == headers {
+            found.0 = payload.first().copied();
+        } else if head[3] == data {
+            found.1.extend_from_slice(&payload);
+        }
+        if head[8] == 1 && head[4] & end_stream != 0 {
+            break;
+        }
+    }
+    // 200 in the static table.
+    assert_eq!(found.0, Some(0x88));
+    let answer: Json = serde_json::from_slice(&found.1).unwrap();
+    assert_eq!(answer, json!({"exec_info": {"queue_remaining": 0}}));
 }

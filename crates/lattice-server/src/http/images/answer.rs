@@ -1,6 +1,6 @@
 //! What comes back: pictures, or where they are.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use axum::http::{HeaderMap, header};
 use base64::Engine;
@@ -62,13 +62,23 @@ impl Made {
         format!("{}/view?filename={filename}&subfolder={subfolder}&type={root}{form}", place.0)
     }
 
-    fn read(&self, app: &App) -> Result<Vec<u8>> {
+    /// Its root and its path there.
+    fn path(&self) -> Option<(Root, PathBuf)> {
         let path = inside(&format!("{}/{}", self.subfolder, self.filename));
-        let path = path.or_else(|| inside(&self.filename).filter(|_| self.subfolder.is_empty()));
-        let (Some(path), Some(root)) = (path, Root::from_name(&self.root)) else {
-            return Err(ApiError::internal(format!("{self:?} names no file")));
-        };
-        Ok(app.files.root(root)?.read(Path::new(&path))?)
+        let path = path.or_else(|| inside(&self.filename).filter(|_| self.subfolder.is_empty()))?;
+        Some((Root::from_name(&self.root)?, path))
+    }
+
+    /// Whether the file exists still.
+    pub(super) fn is_there(&self, app: &App) -> bool {
+        let there = |(root, path): (Root, PathBuf)| app.files.root(root).is_ok_and(|root| root.exists(&path));
+        self.path().is_some_and(there)
+    }
+
+    fn read(&self, app: &App) -> Result<Vec<u8>> {
+        let (root, path) =
+            self.path().ok_or_else(|| ApiError::internal(format!("{self:?} names no file")))?;
+        Ok(app.files.root(root)?.read(&path)?)
     }
 }
 

@@ -9,6 +9,8 @@ use axum::extract::ws;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use tokio::sync::mpsc;
 
@@ -19,7 +21,7 @@ use crate::app::App;
 use crate::http::prompt::prepare;
 use crate::http::reply::{Failure, Reply};
 use crate::hub::{self, Client, Features, Next};
-use crate::store::{Number, Stage};
+use crate::store::{NewPrompt, Number, Stage};
 use crate::template::{Template, Templates};
 
 /// How often it is looked whether somebody has dropped the prompt from the queue.
@@ -27,6 +29,9 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Pause between tries to end a prompt that nobody waits for any more.
 const CANCEL_PAUSE: Duration = Duration::from_millis(20);
+
+/// How often a prompt is run at most because files that it has made are gone.
+const RUNS: usize = 3;
 
 /// Messages that wait for a client of a stream.
 const STREAMED: usize = 4;
@@ -209,8 +214,8 @@ impl Run {
 
     /// All pictures at once.
     pub(super) async fn whole(mut self, place: &Place) -> Result<Reply> {
-        while !matches!(self.listener.next().await?, Step::Ended) {}
-        let made = self.made().await?;
+        self.end().await?;
+        let made = self.pictures().await?;
         let Self { app, request, ticket, .. } = self;
         let place = place.clone();
         blocking(move || answer::whole(&app, &request, &ticket.prompt_id, &made, &place))
@@ -260,7 +265,7 @@ impl Run {
                 }
             }
         }
-        for made in self.made().await? {
+        for made in self.pictures().await? {
             let (app, request) = (self.app.clone(), self.request.clone());
             let ticket = self.ticket.clone();
             let message =
@@ -272,14 +277,64 @@ impl Run {
         Ok(())
     }
 
-    /// The pictures of the prompt, which has ended.
+    /// Waits for the end of the prompt.
+    async fn end(&mut self) -> Result<()> {
+        while !matches!(self.listener.next().await?, Step::Ended) {}
+        Ok(())
+    }
+
+    /// The pictures of the prompt, which has ended. A prompt that was run before has its results from then, whose files
+    /// somebody may have removed: then it is run again.
+    async fn pictures(&mut self) -> Result<Vec<Made>> {
+        for _ in 0..RUNS {
+            let made = self.made().await?;
+            let (app, files) = (self.app.clone(), made.clone());
+            if blocking(move || Ok(files.iter().all(|made| made.is_there(&app)))).await? {
+                return Ok(made);
+            }
+            tracing::info!("prompt {} is run again: files it has made are gone", self.ticket.prompt_id);
+            self.again().await?;
+            self.end().await?;
+        }
+        Err(ApiError::failed("The pictures were removed before they were sent.").coded("removed"))
+    }
+
+    /// Queues the prompt, which has ended, under another id, to be run without results of former runs.
+    async fn again(&mut self) -> Result<()> {
+        let (app, former) = (self.app.clone(), self.ticket.prompt_id.clone());
+        let prompt_id = uuid::Uuid::new_v4().to_string();
+        let ticket = Ticket { app: app.clone(), prompt_id: prompt_id.clone(), ended: AtomicBool::new(false) };
+        self.listener.prompt_id.clone_from(&prompt_id);
+        self.ticket = Arc::new(ticket);
+        let (client_id, ticket) = (self.listener.client.id.clone(), self.ticket.clone());
+        blocking(move || {
+            // The client may go meanwhile; then the ticket is dropped after the prompt is queued.
+            let _ticket = ticket;
+            let entry = app.store.history_entry(&former)?.ok_or_else(removed)?;
+            let (_, _, prompt, extra_data, outputs) = queued(entry.get()).map_err(ApiError::internal)?;
+            app.engine.free(false, true);
+            let (number, client_id) = (Number::Next, Some(client_id));
+            app.store.enqueue(NewPrompt {
+                prompt_id,
+                number,
+                priority: 0,
+                client_id,
+                prompt,
+                extra_data,
+                outputs,
+            })?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The pictures of the history entry of the prompt, which has ended.
     async fn made(&self) -> Result<Vec<Made>> {
         let ticket = self.ticket.clone();
         blocking(move || {
             let entry = ticket.app.store.history_entry(&ticket.prompt_id)?;
             ticket.ended.store(true, Ordering::Relaxed);
-            let entry =
-                entry.ok_or_else(|| ApiError::failed("The result was removed before it was sent."))?;
+            let entry = entry.ok_or_else(removed)?;
             let entry: Json = serde_json::from_str(entry.get()).map_err(ApiError::internal)?;
             if entry["status"]["completed"] != true {
                 return Err(failure(&entry));
@@ -290,6 +345,22 @@ impl Run {
         .await
     }
 }
+
+fn removed() -> ApiError {
+    ApiError::failed("The result was removed before it was sent.").coded("removed")
+}
+
+/// The item of the queue in a history entry.
+fn queued(entry: &str) -> serde_json::Result<QueuedItem> {
+    #[derive(Deserialize)]
+    struct Entry {
+        prompt: QueuedItem,
+    }
+    serde_json::from_str(entry).map(|Entry { prompt }| prompt)
+}
+
+/// Number, id, graph, extra data and output nodes.
+type QueuedItem = (f64, String, Box<RawValue>, Box<RawValue>, Vec<String>);
 
 /// Which of the pictures on the way are sent: they are spread evenly over the steps.
 #[derive(Clone, Copy, Debug, Default)]
