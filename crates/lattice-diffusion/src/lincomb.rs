@@ -25,7 +25,7 @@ pub fn lincomb(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
             });
         }
     }
-    if terms.iter().all(|(_, t)| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32) {
+    if plain(terms.iter().map(|(_, t)| *t)) {
         return lincomb_cpu(terms);
     }
     let mut sum = first.affine(*scale, 0.0)?;
@@ -35,33 +35,63 @@ pub fn lincomb(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
     Ok(sum)
 }
 
+/// Whether all are single precision on the CPU.
+fn plain<'t>(tensors: impl IntoIterator<Item = &'t Tensor>) -> bool {
+    tensors.into_iter().all(|t| matches!(t.device(), Device::Cpu) && t.dtype() == DType::F32)
+}
+
 fn lincomb_cpu(terms: &[(f64, &Tensor)]) -> Result<Tensor> {
-    let tensors = terms.iter().map(|(_, t)| t.contiguous()).collect::<Result<Vec<_>>>()?;
-    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
-    let mut slices = Vec::with_capacity(terms.len());
-    for ((storage, layout), (scale, _)) in guards.iter().zip(terms) {
-        let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) =
-            (&**storage, layout.contiguous_offsets())
-        else {
-            return Err(Error::Msg("lincomb: a contiguous f32 tensor was expected".into()));
-        };
-        slices.push((*scale, &data[start..end]));
-    }
-    let shape = tensors[0].shape().clone();
-    let mut out = vec![0f32; shape.elem_count()];
-    let sum_block = |(index, out): (usize, &mut [f32])| {
+    let tensors: Vec<&Tensor> = terms.iter().map(|(_, t)| *t).collect();
+    elementwise(&tensors, |slices, start, out| {
         let mut sums = [0f64; BLOCK];
         let sums = &mut sums[..out.len()];
-        for (scale, data) in &slices {
-            let data = &data[index * BLOCK..][..out.len()];
+        for ((scale, _), data) in terms.iter().zip(slices) {
+            let data = &data[start..][..out.len()];
             sums.iter_mut().zip(data).for_each(|(s, x)| *s += scale * f64::from(*x));
         }
         out.iter_mut().zip(sums).for_each(|(o, s)| *o = *s as f32);
-    };
+    })
+}
+
+/// f(x_1, ..., x_N) of every element, in one pass and one allocation, for single precision on the CPU; elsewhere what `otherwise` makes.
+///
+/// Where a solver's decisions hang on roundings, `f` rounds as the reference does: after every operation.
+pub(crate) fn map_elements<const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl Fn([f32; N]) -> f32 + Sync,
+    otherwise: impl FnOnce() -> Result<Tensor>,
+) -> Result<Tensor> {
+    let same = tensors.iter().all(|t| t.shape() == tensors[0].shape());
+    if !(same && plain(tensors)) {
+        return otherwise();
+    }
+    elementwise(&tensors, |slices, start, out| {
+        for (i, out) in out.iter_mut().enumerate() {
+            *out = f(std::array::from_fn(|k| slices[k][start + i]));
+        }
+    })
+}
+
+/// Fills the blocks of a new tensor: `block` is given the elements of all tensors, where it starts, and its elements.
+fn elementwise(tensors: &[&Tensor], block: impl Fn(&[&[f32]], usize, &mut [f32]) + Sync) -> Result<Tensor> {
+    let tensors = tensors.iter().map(|t| t.contiguous()).collect::<Result<Vec<_>>>()?;
+    let guards: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let mut slices: Vec<&[f32]> = Vec::with_capacity(tensors.len());
+    for (storage, layout) in &guards {
+        let (Storage::Cpu(CpuStorage::F32(data)), Some((start, end))) =
+            (&**storage, layout.contiguous_offsets())
+        else {
+            return Err(Error::Msg("a contiguous f32 tensor was expected".into()));
+        };
+        slices.push(&data[start..end]);
+    }
+    let shape = tensors[0].shape().clone();
+    let mut out = vec![0f32; shape.elem_count()];
+    let fill = |(index, out): (usize, &mut [f32])| block(&slices, index * BLOCK, out);
     if out.len() < PARALLEL_FROM {
-        out.chunks_mut(BLOCK).enumerate().for_each(sum_block);
+        out.chunks_mut(BLOCK).enumerate().for_each(fill);
     } else {
-        out.par_chunks_mut(BLOCK).enumerate().for_each(sum_block);
+        out.par_chunks_mut(BLOCK).enumerate().for_each(fill);
     }
     Tensor::from_vec(out, shape, &Device::Cpu)
 }

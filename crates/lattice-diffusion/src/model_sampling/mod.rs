@@ -19,7 +19,7 @@ pub use prediction::Prediction;
 pub use settings::{BetaSchedule, SamplingSettings, SettingsError, SigmaMapKind};
 pub use sigma_map::SigmaMap;
 
-use crate::lincomb;
+use crate::lincomb::{lincomb, map_elements};
 
 /// Noise levels and prediction type of one model.
 #[derive(Clone, Debug)]
@@ -159,7 +159,13 @@ impl ModelSampling {
         max_denoise: bool,
     ) -> Result<Tensor> {
         let (of_noise, of_latent) = self.noise_scales(sigma, max_denoise);
-        lincomb(&[(of_noise, noise), (of_latent, latent)])
+        let (of_noise_32, of_latent_32) = (of_noise as f32, of_latent as f32);
+        // Rounded after every operation, as the reference's start is: solvers may magnify the last bit.
+        map_elements(
+            [noise, latent],
+            |[n, l]| of_noise_32 * n + of_latent_32 * l,
+            || lincomb(&[(of_noise, noise), (of_latent, latent)]),
+        )
     }
 
     /// Factors of noise and latent in [`ModelSampling::noise_scaling`].
@@ -167,7 +173,10 @@ impl ModelSampling {
         match self.prediction {
             Prediction::Const => (sigma, 1.0 - sigma),
             Prediction::CosmosRflow => (sigma, 1.0),
-            _ if max_denoise => (sigma.hypot(1.0), 1.0),
+            _ if max_denoise => {
+                let sigma = sigma as f32;
+                (f64::from((1.0 + sigma * sigma).sqrt()), 1.0)
+            }
             _ => (sigma, 1.0),
         }
     }

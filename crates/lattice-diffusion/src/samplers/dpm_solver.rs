@@ -3,9 +3,12 @@
 
 use candle_core::{DType, Tensor};
 
-use super::math::{ancestral, derivative};
+use super::math::ancestral;
 use super::{Result, SampleError, Sampler, SamplerRun};
-use crate::lincomb;
+use crate::lincomb::{lincomb, map_elements};
+
+/// A third of a step.
+const THIRD: f32 = 1.0 / 3.0;
 
 /// sigma(t).
 fn sigma_at(t: f64) -> f64 {
@@ -26,55 +29,85 @@ fn end_points(run: &SamplerRun<'_>, sampler: &'static str) -> Result<(f64, f64)>
     Ok((time(first), time(last)))
 }
 
-/// Evaluations at the start of a step, shared by the orders that are made of them.
+/// Evaluations at the start of a step, shared by the orders that are made of them. The arithmetic is single precision with a rounding
+/// after every operation, as the reference's: at high noise two orders differ by roundings alone, and the step size of the adaptive
+/// solver follows that difference.
 struct Evaluations<'x> {
     x: &'x Tensor,
-    t: f64,
-    h: f64,
+    t: f32,
+    h: f32,
     /// Noise prediction at t.
     e: Tensor,
 }
 
+/// sigma(t) in single precision.
+fn level(t: f32) -> f32 {
+    f64::from(-t).exp() as f32
+}
+
+/// e^h - 1 in single precision.
+fn growth(h: f32) -> f32 {
+    f64::from(h).exp_m1() as f32
+}
+
+/// (x - D)/sigma.
+fn noise_prediction(x: &Tensor, denoised: &Tensor, sigma: f32) -> Result<Tensor> {
+    let wide = f64::from(sigma);
+    let otherwise = || lincomb(&[(1.0 / wide, x), (-1.0 / wide, denoised)]);
+    Ok(map_elements([x, denoised], |[x, d]| (x - d) / sigma, otherwise)?)
+}
+
 impl<'x> Evaluations<'x> {
     fn new(x: &'x Tensor, t: f64, to: f64, denoised: &Tensor) -> Result<Self> {
-        Ok(Self { x, t, h: to - t, e: derivative(x, denoised, sigma_at(t))? })
+        let (t, to) = (t as f32, to as f32);
+        Ok(Self { x, t, h: to - t, e: noise_prediction(x, denoised, level(t))? })
     }
 
-    fn evaluate(&self, run: &mut SamplerRun<'_>, u: &Tensor, share: f64) -> Result<Tensor> {
-        let sigma = sigma_at(self.t + share * self.h);
-        derivative(u, &run.denoise(u, sigma)?, sigma)
+    fn evaluate(&self, run: &mut SamplerRun<'_>, u: &Tensor, share: f32) -> Result<Tensor> {
+        let sigma = level(self.t + share * self.h);
+        noise_prediction(u, &run.denoise(u, f64::from(sigma))?, sigma)
+    }
+
+    /// x - a e.
+    fn moved(&self, a: f32) -> Result<Tensor> {
+        let otherwise = || lincomb(&[(1.0, self.x), (f64::from(-a), &self.e)]);
+        Ok(map_elements([self.x, &self.e], |[x, e]| x - a * e, otherwise)?)
+    }
+
+    /// x - a e - b (e1 - e).
+    fn bent(&self, a: f32, b: f32, e1: &Tensor) -> Result<Tensor> {
+        let otherwise =
+            || lincomb(&[(1.0, self.x), (f64::from(b) - f64::from(a), &self.e), (f64::from(-b), e1)]);
+        Ok(map_elements([self.x, &self.e, e1], |[x, e, e1]| x - a * e - b * (e1 - e), otherwise)?)
     }
 
     fn first_order(&self) -> Result<Tensor> {
-        let scale = sigma_at(self.t + self.h) * self.h.exp_m1();
-        Ok(lincomb(&[(1.0, self.x), (-scale, &self.e)])?)
+        self.moved(level(self.t + self.h) * growth(self.h))
     }
 
     /// Noise prediction at the share `r1` of the step.
-    fn at_share(&self, run: &mut SamplerRun<'_>, r1: f64) -> Result<Tensor> {
-        let scale = sigma_at(self.t + r1 * self.h) * (r1 * self.h).exp_m1();
-        let u = lincomb(&[(1.0, self.x), (-scale, &self.e)])?;
+    fn at_share(&self, run: &mut SamplerRun<'_>, r1: f32) -> Result<Tensor> {
+        let part = r1 * self.h;
+        let u = self.moved(level(self.t + part) * growth(part))?;
         self.evaluate(run, &u, r1)
     }
 
-    fn second_order(&self, e1: &Tensor, r1: f64) -> Result<Tensor> {
-        let scale = sigma_at(self.t + self.h) * self.h.exp_m1();
-        let bend = scale / (2.0 * r1);
-        Ok(lincomb(&[(1.0, self.x), (bend - scale, &self.e), (-bend, e1)])?)
+    fn second_order(&self, e1: &Tensor, r1: f32) -> Result<Tensor> {
+        let (end, growth) = (level(self.t + self.h), growth(self.h));
+        self.bent(end * growth, end / (2.0 * r1) * growth, e1)
     }
 
     /// With r1 = 1/3, r2 = 2/3.
     fn third_order(&self, run: &mut SamplerRun<'_>, e1: &Tensor) -> Result<Tensor> {
-        const R1: f64 = 1.0 / 3.0;
-        const R2: f64 = 2.0 / 3.0;
+        const R2: f32 = 2.0 / 3.0;
+        // r2 / r1.
+        const RATIO: f32 = 2.0;
         let part = R2 * self.h;
-        let middle = sigma_at(self.t + part);
-        let (scale, bend) = (middle * part.exp_m1(), middle * (R2 / R1) * (part.exp_m1() / part - 1.0));
-        let u2 = lincomb(&[(1.0, self.x), (bend - scale, &self.e), (-bend, e1)])?;
+        let middle = level(self.t + part);
+        let u2 = self.bent(middle * growth(part), middle * RATIO * (growth(part) / part - 1.0), e1)?;
         let e2 = self.evaluate(run, &u2, R2)?;
-        let end = sigma_at(self.t + self.h);
-        let (scale, bend) = (end * self.h.exp_m1(), end / R2 * (self.h.exp_m1() / self.h - 1.0));
-        Ok(lincomb(&[(1.0, self.x), (bend - scale, &self.e), (-bend, &e2)])?)
+        let end = level(self.t + self.h);
+        self.bent(end * growth(self.h), end / R2 * (growth(self.h) / self.h - 1.0), &e2)
     }
 }
 
@@ -110,7 +143,7 @@ impl Sampler for DpmFast {
                     step.second_order(&e1, 0.5)?
                 }
                 _ => {
-                    let e1 = step.at_share(run, 1.0 / 3.0)?;
+                    let e1 = step.at_share(run, THIRD)?;
                     step.third_order(run, &e1)?
                 }
             };
@@ -202,9 +235,10 @@ impl DpmAdaptive {
         let values =
             |t: &Tensor| -> Result<Vec<f32>> { Ok(t.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?) };
         let (low, high, previous) = (values(low)?, values(high)?, values(previous)?);
+        let (atol, rtol) = (self.atol as f32, self.rtol as f32);
         let square = |((l, h), p): ((&f32, &f32), &f32)| {
-            let tolerance = self.atol.max(self.rtol * f64::from(l.abs().max(p.abs())));
-            (f64::from(l - h) / tolerance).powi(2)
+            let tolerance = atol.max(rtol * l.abs().max(p.abs()));
+            f64::from((l - h) / tolerance).powi(2)
         };
         let sum: f64 = low.iter().zip(&high).zip(&previous).map(square).sum();
         Ok((sum / low.len().max(1) as f64).sqrt())
@@ -227,7 +261,7 @@ impl Sampler for DpmAdaptive {
         let mut accepted_steps = 0;
         while t < end - 1e-5 {
             // Times are single precision, as the levels they stand for.
-            let to = end.min(f64::from((t + h) as f32));
+            let to = end.min(f64::from(t as f32 + h as f32));
             if !(to > t && h.is_finite()) {
                 return Err(SampleError::Diverged { step: h, sigma: sigma_at(t) });
             }
@@ -246,8 +280,8 @@ impl Sampler for DpmAdaptive {
                 let e1 = step.at_share(run, 0.5)?;
                 (low, step.second_order(&e1, 0.5)?)
             } else {
-                let e1 = step.at_share(run, 1.0 / 3.0)?;
-                (step.second_order(&e1, 1.0 / 3.0)?, step.third_order(run, &e1)?)
+                let e1 = step.at_share(run, THIRD)?;
+                (step.second_order(&e1, THIRD)?, step.third_order(run, &e1)?)
             };
             let (accepted, factor) = controller.propose(self.error(&low, &high, &previous_low)?);
             run.report(accepted_steps, sigma_at(t), &x, &denoised)?;
