@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use indexmap::IndexMap;
 use lattice_media::{Limits, decode, metadata};
-use lattice_models::Checkpoint;
 use lattice_models::detect::{TextPart, VaePart};
+use lattice_models::sd_unet::Gligen;
+use lattice_models::{Checkpoint, ControlNetwork, Hypernetwork};
 use lattice_weights::adapters::{AdapterFile, KeyTable};
 use lattice_weights::patcher::{PatchSet, PatchedWeights};
 use lattice_weights::{Cause, FileError, StateDict, StoredDType, Weight, folder};
@@ -32,6 +33,8 @@ fn read_whole(file: Result<StateDict, FileError>) {
     // Empty tensors of any number of rows are valid; what is read is bounded by the file.
     let _ = dict.first_not_finite();
     let _ = (Checkpoint::load(&dict).is_ok(), VaePart::load(&dict).is_ok(), TextPart::load(&dict).is_ok());
+    let _ = (ControlNetwork::load(&dict).is_ok(), Gligen::load(&dict).is_ok());
+    let _ = Hypernetwork::load(&dict).is_ok();
     let _ = AdapterFile::new(&dict).len();
 }
 
