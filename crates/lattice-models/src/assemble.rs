@@ -23,6 +23,7 @@ impl Assembly {
     pub fn new(spec: &ModelSpec, weights: &StateDict) -> Self {
         let mut tensors = prefixed("model.diffusion_model.", weights);
         tensors.extend(sampling_markers(spec));
+        tensors.extend(picture_statistics(spec));
         let own = Hints::of(weights).merged();
         let mut settings = Map::new();
         // Single components have no level of their own; what is beside the levels belongs to the whole model.
@@ -66,6 +67,17 @@ impl Assembly {
         let own = Hints::of(weights).component("vae").merged();
         if !own.is_empty() {
             self.settings.insert("vae".into(), own.into());
+        }
+        self
+    }
+
+    /// Adds the vision tower of models that start from a picture, with its weights under the names of its file.
+    #[must_use]
+    pub fn vision(mut self, weights: &StateDict) -> Self {
+        self.tensors.extend(prefixed("conditioner.embedders.0.open_clip.model.visual.", weights));
+        let own = Hints::of(weights).component("vision").merged();
+        if !own.is_empty() {
+            self.settings.insert("vision".into(), own.into());
         }
         self
     }
@@ -126,6 +138,17 @@ fn text_place(family: Family, kind: TextEncoderKind) -> TextPlace {
         Some((prefix, openclip)) => TextPlace { prefix: prefix.into(), openclip },
         None => TextPlace { prefix: format!("text_encoders.{}.transformer.", kind.name()), openclip: false },
     }
+}
+
+/// Statistics of the pictures that an unCLIP model was trained on.
+fn picture_statistics(spec: &ModelSpec) -> Vec<(String, Weight)> {
+    let Some(statistics) = &spec.picture_statistics else { return Vec::new() };
+    let both = [("data_mean", &statistics.mean), ("data_std", &statistics.deviation)];
+    let named = both.map(|(name, values)| {
+        let weight = Weight::from_f32(values.clone(), (1, values.len())).ok()?;
+        Some((format!("noise_augmentor.{name}"), weight))
+    });
+    named.into_iter().flatten().collect()
 }
 
 /// Tensors beside the network by which SDXL files say that they predict something else than the noise.

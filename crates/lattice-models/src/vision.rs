@@ -100,6 +100,7 @@ pub struct ClipVision {
     layers: Vec<ClipLayer>,
     post_layernorm: LayerNorm,
     visual_projection: Option<Linear>,
+    weights: StateDict,
 }
 
 impl ClipVision {
@@ -109,6 +110,7 @@ impl ClipVision {
     /// If it is none that is known, or broken.
     pub fn load(dict: &StateDict) -> std::result::Result<Self, ModelError> {
         let renamed;
+        let weights = dict.clone();
         let dict = if dict.contains("transformer.resblocks.0.ln_1.weight") && dict.contains("conv1.weight") {
             renamed = vision_from_openclip(&dict.root())?;
             &renamed
@@ -148,7 +150,13 @@ impl ClipVision {
                 None
             },
             config,
+            weights,
         })
+    }
+
+    /// The weights under the names that they have in their file, without prefix.
+    pub fn weights(&self) -> &StateDict {
+        &self.weights
     }
 
     /// The structure.

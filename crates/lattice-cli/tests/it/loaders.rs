@@ -196,6 +196,26 @@ fn an_unclip_checkpoint_has_its_vision_tower() {
     assert!(difference(&full, &shown(&[(0.3, 0.0)], 3)) > 1, "the strength");
     assert!(difference(&full, &shown(&[(1.0, 0.6)], 3)) > 1, "the noise");
     assert!(difference(&full, &shown(&[(1.0, 0.0), (0.5, 0.0)], 3)) > 1, "two pictures");
+
+    // Saved without the text encoder, the model, its tower and its statistics are the same.
+    let mut saving = loader("unCLIPCheckpointLoader");
+    saving["s"] = json!({"class_type": "ImageOnlyCheckpointSave", "inputs": {
+        "model": ["m", 0], "clip_vision": ["m", 3], "vae": ["m", 2], "filename_prefix": "checkpoints/kept"}});
+    std::fs::write(base.join("saving.json"), saving.to_string()).unwrap();
+    let output = lattice(base, &["run", "saving.json", "-q"]);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let mut kept = text_to_image(loader("unCLIPCheckpointLoader"), slots("m"));
+    kept["o"] = json!({"class_type": "ImageOnlyCheckpointLoader", "inputs": {
+        "ckpt_name": "kept_00001_.safetensors"}});
+    kept["i"] = json!({"class_type": "LoadImage", "inputs": {"image": "hint.png"}});
+    kept["ce"] = json!({"class_type": "CLIPVisionEncode", "inputs": {
+        "clip_vision": ["o", 1], "image": ["i", 0], "crop": "center"}});
+    kept["u"] = json!({"class_type": "unCLIPConditioning", "inputs": {
+        "conditioning": ["p", 0], "clip_vision_output": ["ce", 0], "strength": 1.0, "noise_augmentation": 0.6}});
+    kept["k"]["inputs"]["positive"] = json!(["u", 0]);
+    kept["k"]["inputs"]["model"] = json!(["o", 0]);
+    kept["d"]["inputs"]["vae"] = json!(["o", 2]);
+    assert_eq!(picture(base, &kept).2, shown(&[(1.0, 0.6)], 3));
 }
 
 #[test]

@@ -12,12 +12,12 @@ use lattice_weights::{StateDict, safetensors};
 use super::image_files::metadata;
 use crate::node::{Choice, node};
 use crate::services::{Folders, OutputNames, Root};
-use crate::types::{Clip, Model, Vae};
+use crate::types::{Clip, ClipVision, Model, Vae};
 use crate::{Error, Result};
 
 /// The nodes of this module.
 pub(super) fn nodes() -> Vec<Arc<dyn Node>> {
-    crate::nodes![checkpoint_save, model_save, clip_save, vae_save, lora_save]
+    crate::nodes![checkpoint_save, image_only_checkpoint_save, model_save, clip_save, vae_save, lora_save]
 }
 
 /// Saves a diffusion model, its text encoders and its VAE as one checkpoint in the output folder.
@@ -42,6 +42,31 @@ fn checkpoint_save(
         assembly = assembly.text_encoder(encoder.part.kind, &encoder.weights()?).map_err(Error::other)?;
     }
     let assembly = assembly.vae(vae_weights(&vae)?);
+    save(ctx, filename_prefix, |title| {
+        let mut metadata = description(&model, title);
+        metadata.extend(workflow(ctx)?);
+        Ok(assembly.finish(title, metadata))
+    })
+}
+
+/// Saves a diffusion model that starts from a picture, its vision tower and its VAE as one checkpoint in the output folder.
+#[node(
+    name = "ImageOnlyCheckpointSave",
+    title = "ImageOnlyCheckpointSave",
+    category = "advanced/model_merging",
+    module = "comfy_extras.nodes_video_model",
+    output_node,
+    hidden(prompt, extra_pnginfo)
+)]
+fn image_only_checkpoint_save(
+    ctx: &CallContext<'_>,
+    model: Model,
+    clip_vision: ClipVision,
+    vae: Vae,
+    #[widget(default = "checkpoints/ComfyUI")] filename_prefix: &str,
+) -> Result<()> {
+    let assembly = Assembly::new(model.spec(), &model.weights()?);
+    let assembly = assembly.vision(clip_vision.0.weights()).vae(vae_weights(&vae)?);
     save(ctx, filename_prefix, |title| {
         let mut metadata = description(&model, title);
         metadata.extend(workflow(ctx)?);
