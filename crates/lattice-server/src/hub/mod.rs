@@ -28,6 +28,13 @@ pub(crate) use outbox::{Next, Outbox, Outgoing};
 /// more at a time: the engine does not have to share its processors with a thousand sockets at every change.
 const PACE: Duration = Duration::from_micros(50);
 
+/// How long so many clients are left in peace after they have been told something; nothing where that is shorter than
+/// timers can tell.
+fn pause(clients: usize) -> Duration {
+    let pause = PACE * u32::try_from(clients).unwrap_or(u32::MAX);
+    if pause < Duration::from_millis(1) { Duration::ZERO } else { pause }
+}
+
 /// The connected clients.
 #[derive(Default)]
 pub(crate) struct Hub {
@@ -89,16 +96,21 @@ impl Hub {
 
     /// Tells everybody for whom it is.
     fn announce(&self, notices: impl IntoIterator<Item = (Outgoing, Audience)>) {
-        if self.is_empty() {
+        let clients = self.clients.lock();
+        if clients.is_empty() {
             return;
         }
         for (outgoing, audience) in notices {
             self.board.write(outgoing, audience);
         }
-        self.board.news.notify_one();
+        if pause(clients.len()).is_zero() {
+            clients.values().for_each(|client| client.outbox.wake());
+        } else {
+            self.board.news.notify_one();
+        }
     }
 
-    /// Wakes clients for which there is something new on the board, for ever.
+    /// Wakes many clients for which there is something new on the board, for ever.
     pub(crate) async fn cry(&self) {
         loop {
             self.board.news.notified().await;
@@ -106,11 +118,7 @@ impl Hub {
             for client in &clients {
                 client.outbox.wake();
             }
-            let pause = PACE * u32::try_from(clients.len()).unwrap_or(u32::MAX);
-            // Timers know no shorter ones.
-            if pause >= Duration::from_millis(1) {
-                tokio::time::sleep(pause).await;
-            }
+            tokio::time::sleep(pause(clients.len())).await;
         }
     }
 

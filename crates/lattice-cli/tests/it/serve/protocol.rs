@@ -311,6 +311,30 @@ fn a_stopped_server_puts_its_prompt_back() {
     assert_eq!(server.ended(&running)["status"]["completed"], true, "it was put back, so it did not crash");
 }
 
+/// What cannot be interrupted does not hold the server up: it goes without the engine having come back.
+#[test]
+#[cfg(unix)]
+fn a_prompt_in_the_middle_of_something_long_is_put_back_too() {
+    let base = tempfile::tempdir().unwrap();
+    let server = Server::start(base.path(), &["--stop-after", "0"]);
+    let long = server.queue(&json!({"prompt": {
+        "1": {"class_type": "SolidMask", "inputs": {"value": 1.0, "width": 4096, "height": 4096}},
+        "2": {"class_type": "GrowMask", "inputs": {"mask": ["1", 0], "expand": 8192, "tapered_corners": true}},
+        "3": {"class_type": "MaskPreview", "inputs": {"mask": ["2", 0]}},
+    }}));
+    let waiting = server.queue(&save("waiting", "me"));
+    started(&server, &long);
+    server.send("POST", "/v1/queue/pause", &json!({}));
+    assert!(server.stop().success());
+    let server = Server::start(base.path(), &["--after-crash", "report"]);
+    let queue = server.get_json("/v1/queue");
+    let ids: Vec<&Json> =
+        queue["waiting"].as_array().unwrap().iter().map(|item| &item["prompt_id"]).collect();
+    assert_eq!(ids, [&json!(long), &json!(waiting)], "{queue}");
+    assert_eq!(queue["running"], json!([]));
+    assert_eq!(server.get_json("/history"), json!({}));
+}
+
 #[test]
 fn a_crashed_prompt_can_be_reported_instead() {
     let base = tempfile::tempdir().unwrap();
