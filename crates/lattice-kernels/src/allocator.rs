@@ -3,7 +3,7 @@
 use std::ffi::c_long;
 use std::time::Duration;
 
-use libmimalloc_sys::{mi_option_set_default, mi_option_t};
+use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 
 /// `mi_option_purge_delay` of mimalloc's `mi_option_e`, in milliseconds; the crate names only some of the options.
 const PURGE_DELAY: mi_option_t = 15;
@@ -21,6 +21,13 @@ pub fn keep_freed_memory() {
     let milliseconds = KEPT.as_millis() as c_long;
     // SAFETY: the option exists in all versions of mimalloc that the crate links, and may be set at any time.
     unsafe { mi_option_set_default(PURGE_DELAY, milliseconds) };
+}
+
+/// Gives freed memory back to the system at once, where the program's allocator is mimalloc: for the moment before results
+/// of another size are made, which what was kept in pieces of the old size would only add to.
+pub fn release_freed_memory() {
+    // SAFETY: may be called at any time.
+    unsafe { mi_collect(true) };
 }
 
 #[cfg(test)]

@@ -26,6 +26,6 @@ mod weight;
 mod widen;
 
 pub use activation::Activation;
-pub use allocator::keep_freed_memory;
+pub use allocator::{keep_freed_memory, release_freed_memory};
 pub use simd::instruction_set;
 pub use weight::{StoredDType, Weight};

@@ -102,19 +102,27 @@ fn scale_row<S: Simd>(
     }
 }
 
-/// out = f((x - centre) gain + shift).
+/// out = f((x - centre) gain + shift); x is what `out` holds where none is given.
 #[inline(always)]
-fn scale_channel<S: Simd>(s: S, x: &[f32], [centre, gain, shift]: [f32; 3], silu: bool, out: &mut [f32]) {
+fn scale_channel<S: Simd>(
+    s: S,
+    x: Option<&[f32]>,
+    [centre, gain, shift]: [f32; 3],
+    silu: bool,
+    out: &mut [f32],
+) {
+    assert!(x.is_none_or(|x| x.len() == out.len()));
     // A block at a time, so that the activation finds it in the first-level cache.
-    for (x, out) in x.chunks(BLOCK / 4).zip(out.chunks_mut(BLOCK / 4)) {
+    for (block, out) in out.chunks_mut(BLOCK / 4).enumerate() {
         let (centre, gain, shift) = (s.splat(centre), s.splat(gain), s.splat(shift));
-        let len = x.len().min(out.len());
-        for i in (0..len).step_by(S::LANES) {
-            let n = (len - i).min(S::LANES);
-            // SAFETY: elements i..i + n of both slices.
+        let to = out.as_mut_ptr();
+        let from = x.map_or(to.cast_const(), |x| x[block * (BLOCK / 4)..].as_ptr());
+        for i in (0..out.len()).step_by(S::LANES) {
+            let n = (out.len() - i).min(S::LANES);
+            // SAFETY: elements i..i + n of this block of both slices, which are of one length or the same.
             unsafe {
-                let y = s.fma(s.sub(s.load_n(x.as_ptr().add(i), n), centre), gain, shift);
-                s.store_n(out.as_mut_ptr().add(i), n, y);
+                let y = s.fma(s.sub(s.load_n(from.add(i), n), centre), gain, shift);
+                s.store_n(to.add(i), n, y);
             }
         }
         if silu {
@@ -128,9 +136,10 @@ fn reciprocal_deviation(spread: f64, eps: f64) -> f32 {
     (1.0 / (spread + eps).sqrt()) as f32
 }
 
-/// Group normalisation of x [batch, channels, pixels] with gain and shift [channels], and SiLU of it if `silu`.
+/// Group normalisation of x [batch, channels, pixels] with gain and shift [channels], and SiLU of it if `silu`; x is what
+/// `out` holds where none is given.
 pub(crate) fn group_norm(
-    x: &[f32],
+    x: Option<&[f32]>,
     [channels, groups]: [usize; 2],
     [gain, shift]: [&[f32]; 2],
     eps: f64,
@@ -139,7 +148,7 @@ pub(crate) fn group_norm(
     out: &mut [f32],
 ) {
     struct Group<'a> {
-        x: &'a [f32],
+        x: Option<&'a [f32]>,
         pixels: usize,
         gain: &'a [f32],
         shift: &'a [f32],
@@ -151,10 +160,11 @@ pub(crate) fn group_norm(
         type Output = ();
         #[inline(always)]
         fn run<S: Simd>(self, s: S) {
-            let (mean, spread) = moments(s, self.x);
+            let (mean, spread) = moments(s, self.x.unwrap_or(self.out));
             let factor = reciprocal_deviation(spread, self.eps);
-            let planes = self.x.chunks_exact(self.pixels).zip(self.out.chunks_exact_mut(self.pixels));
-            for ((x, out), (gain, shift)) in planes.zip(self.gain.iter().zip(self.shift)) {
+            let planes = self.out.chunks_exact_mut(self.pixels).enumerate();
+            for ((i, out), (gain, shift)) in planes.zip(self.gain.iter().zip(self.shift)) {
+                let x = self.x.map(|x| &x[i * self.pixels..(i + 1) * self.pixels]);
                 scale_channel(s, x, [mean as f32, factor * gain, *shift], self.silu, out);
             }
         }
@@ -164,7 +174,8 @@ pub(crate) fn group_norm(
     if len == 0 {
         return;
     }
-    out.par_chunks_exact_mut(len).zip(x.par_chunks_exact(len)).enumerate().for_each(|(i, (out, x))| {
+    out.par_chunks_exact_mut(len).enumerate().for_each(|(i, out)| {
+        let x = x.map(|x| &x[i * len..(i + 1) * len]);
         let own = i % groups * width..(i % groups + 1) * width;
         let (gain, shift) = (&gain[own.clone()], &shift[own]);
         dispatch(Group { x, pixels, gain, shift, eps, silu, out });

@@ -6,7 +6,7 @@ use crate::activation::Activation;
 use crate::attention::{Attention, Bias, Sequence};
 use crate::pointwise;
 pub use crate::spectrum::low_frequencies;
-use crate::tensor::{filled, on_cpu, with_rows, with_slice};
+use crate::tensor::{changed, filled, on_cpu, with_rows, with_slice};
 
 /// Scaled dot-product attention (Vaswani et al. 2017, eq. 1), softmax(q k^T * scale + bias) v.
 ///
@@ -142,6 +142,58 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     }
     // SAFETY: `gate` writes every element.
     unsafe { with_slice(x, |src| filled(dims, x, |out| pointwise::gate(src, width, activation, out))) }
+}
+
+/// `sum` + x in the memory of `sum`, which is a result that was just made: whatever else shares its memory changes with it.
+/// (Where `sum` does not lie in row-major order, it is copied first.)
+///
+/// # Errors
+/// If the shapes differ.
+pub fn add_to(sum: Tensor, x: &Tensor) -> Result<Tensor> {
+    if sum.dims() != x.dims() {
+        bail!("{:?} cannot be added to {:?} in place", x.shape(), sum.shape())
+    }
+    if !on_cpu(&sum) {
+        return sum + x;
+    }
+    with_slice(x, |x| changed(sum.contiguous()?, |sum| pointwise::add(x, sum)))
+}
+
+/// `sum` [B, C, ...] plus one value per channel, `values` [B, C], in the memory of `sum` as in [`add_to`].
+///
+/// # Errors
+/// If the shapes do not fit each other.
+pub fn add_per_channel(sum: Tensor, values: &Tensor) -> Result<Tensor> {
+    let (batch, channels) = values.dims2()?;
+    if sum.rank() < 2 || sum.dims()[..2] != [batch, channels] {
+        bail!("values {:?} cannot be added to the channels of {:?}", values.shape(), sum.shape())
+    }
+    if !on_cpu(&sum) {
+        let mut dims = vec![1; sum.rank()];
+        dims[..2].copy_from_slice(&[batch, channels]);
+        return sum.broadcast_add(&values.reshape(dims)?);
+    }
+    let pixels = sum.dims()[2..].iter().product();
+    with_slice(values, |values| changed(sum.contiguous()?, |sum| pointwise::add_per_run(values, pixels, sum)))
+}
+
+/// x + gate * `update` for x and `update` [B, L, C] and a gate [B, 1, C], in the memory of `update` as in [`add_to`].
+///
+/// # Errors
+/// If the shapes do not fit each other.
+pub fn add_gated(x: &Tensor, gate: &Tensor, update: Tensor) -> Result<Tensor> {
+    let (batch, length, width) = update.dims3()?;
+    if x.dims() != update.dims() || gate.dims() != [batch, 1, width] {
+        bail!("{:?} gated by {:?} cannot be added to {:?}", update.shape(), gate.shape(), x.shape())
+    }
+    if !on_cpu(x) {
+        return x + update.broadcast_mul(gate)?;
+    }
+    with_slice(x, |x| {
+        with_slice(gate, |gate| {
+            changed(update.contiguous()?, |update| pointwise::add_gated(x, gate, width, length, update))
+        })
+    })
 }
 
 /// Rotary position embedding (Su et al. 2021, eq. 34): neighbouring pairs (2i, 2i + 1) of each of the `heads` heads of

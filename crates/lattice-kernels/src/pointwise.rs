@@ -68,3 +68,43 @@ pub(crate) fn rotate(x: &[f32], heads: usize, [cos, sin]: [&[f32]; 2], pairs: us
         },
     );
 }
+
+/// out += x, slices of one length.
+pub(crate) fn add(x: &[f32], out: &mut [f32]) {
+    out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK)).for_each(|(out, x)| {
+        for (out, x) in out.iter_mut().zip(x) {
+            *out += x;
+        }
+    });
+}
+
+/// out += one of `values` per run of `pixels` elements.
+pub(crate) fn add_per_run(values: &[f32], pixels: usize, out: &mut [f32]) {
+    if pixels == 0 {
+        return;
+    }
+    out.par_chunks_mut(pixels).zip(values).with_min_len(CHUNK.div_ceil(pixels)).for_each(|(out, value)| {
+        for out in out {
+            *out += value;
+        }
+    });
+}
+
+/// out = x + gate out for samples of `length` rows, with a gate [samples, width] that the rows of a sample share.
+pub(crate) fn add_gated(x: &[f32], gate: &[f32], width: usize, length: usize, out: &mut [f32]) {
+    if width == 0 || length == 0 {
+        return;
+    }
+    let rows = (CHUNK / width).max(1);
+    out.par_chunks_mut(rows * width).zip(x.par_chunks(rows * width)).enumerate().for_each(
+        |(chunk, (out, x))| {
+            for (i, (out, x)) in out.chunks_exact_mut(width).zip(x.chunks_exact(width)).enumerate() {
+                let sample = (chunk * rows + i) / length;
+                let gate = &gate[sample * width..(sample + 1) * width];
+                for ((out, x), gate) in out.iter_mut().zip(x).zip(gate) {
+                    *out = x + gate * *out;
+                }
+            }
+        },
+    );
+}

@@ -1,6 +1,8 @@
 //! Between candle's tensors and the kernels' slices.
 
-use candle_core::{CpuStorage, Result, Shape, Storage, Tensor, bail};
+use std::cell::Cell;
+
+use candle_core::{CpuStorage, InplaceOp1, Layout, Result, Shape, Storage, Tensor, bail};
 
 use crate::scratch::uninit_vec;
 
@@ -52,4 +54,27 @@ pub(crate) unsafe fn filled(
     // SAFETY: the caller's promise.
     let data = unsafe { uninit_vec(shape.elem_count(), fill) };
     Tensor::from_vec(data, shape, like.device())
+}
+
+/// Hands the elements of an f32 CPU tensor, which lie in row-major order, to `f` to be changed where they are. Views that
+/// share its memory would change too, so the tensor is one that was just made.
+pub(crate) fn changed(x: Tensor, f: impl FnOnce(&mut [f32])) -> Result<Tensor> {
+    struct Change<F>(Cell<Option<F>>);
+    impl<F: FnOnce(&mut [f32])> InplaceOp1 for Change<F> {
+        fn name(&self) -> &'static str {
+            "change"
+        }
+
+        fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+            let (CpuStorage::F32(all), Some((start, end)), Some(f)) =
+                (storage, layout.contiguous_offsets(), self.0.take())
+            else {
+                bail!("only f32 tensors in row-major order are changed in place")
+            };
+            f(&mut all[start..end]);
+            Ok(())
+        }
+    }
+    x.inplace_op1(&Change(Cell::new(Some(f))))?;
+    Ok(x)
 }

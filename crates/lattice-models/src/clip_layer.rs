@@ -1,6 +1,7 @@
 //! The transformer layer of CLIP's text and vision towers, under Hugging Face names.
 
 use candle_core::{Result, Tensor};
+use lattice_kernels::Activation;
 use lattice_kernels::nn::{LayerNorm, Linear};
 use lattice_kernels::ops;
 use lattice_weights::Scope;
@@ -34,11 +35,11 @@ impl ClipActivation {
         }
     }
 
-    fn forward(self, x: &Tensor) -> Result<Tensor> {
+    fn function(self) -> Activation {
         match self {
-            Self::QuickGelu => ops::quick_gelu(x),
-            Self::Gelu => ops::gelu(x),
-            Self::GeluTanh => ops::gelu_tanh(x),
+            Self::QuickGelu => Activation::QuickGelu,
+            Self::Gelu => Activation::Gelu,
+            Self::GeluTanh => Activation::GeluTanh,
         }
     }
 }
@@ -85,9 +86,8 @@ impl ClipLayer {
         drop(h);
         let scale = 1.0 / ((q.dim(2)? / heads) as f32).sqrt();
         let a = ops::attention(&q, &k, &v, heads, scale, None, causal)?;
-        let x = (x + self.out_proj.forward(&a)?)?;
-        let h = self.fc1.forward(&self.layer_norm2.forward(&x)?)?;
-        let h = activation.forward(&h)?;
-        x + self.fc2.forward(&h)?
+        let x = self.out_proj.forward_residual(&a, &x)?;
+        let h = self.fc1.forward_activation(&self.layer_norm2.forward(&x)?, activation.function())?;
+        self.fc2.forward_residual(&h, &x)
     }
 }

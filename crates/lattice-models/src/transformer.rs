@@ -1,8 +1,8 @@
 //! What the diffusion transformers have in common (Peebles & Xie 2023 and its successors).
 
 use candle_core::{Result, Tensor, bail};
+use lattice_kernels::Activation;
 use lattice_kernels::nn::{LayerNorm, Linear, RmsNorm};
-use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use crate::error::Built;
@@ -11,11 +11,6 @@ use crate::layers::ScopeExt;
 /// Layer norm without gain and bias, followed by a modulation.
 pub(crate) fn plain_norm(eps: f64) -> LayerNorm {
     LayerNorm::new(None, None, eps)
-}
-
-/// x + gate * branch; `gate` [B, 1, C].
-pub(crate) fn add_gated(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tensor> {
-    x + branch.broadcast_mul(gate)?
 }
 
 /// The vectors of one modulation: a linear map of the (activated) condition [B, C], cut into parts [B, 1, C].
@@ -68,8 +63,7 @@ impl Mlp {
     }
 
     pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = ops::gelu_tanh(&self.0.forward(x)?)?;
-        self.1.forward(&h)
+        self.1.forward(&self.0.forward_activation(x, Activation::GeluTanh)?)
     }
 }
 

@@ -4,7 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use crate::Weight;
 use crate::norm::{self, Statistic};
-use crate::tensor::{filled, on_cpu, with_slice};
+use crate::tensor::{changed, filled, on_cpu, with_slice};
 
 /// Group normalisation (Wu & He 2018) over [B, C, ...], optionally followed by SiLU.
 #[derive(Clone, Debug)]
@@ -34,7 +34,22 @@ impl GroupNorm {
         self.run(x, true)
     }
 
-    fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+    /// [`Self::forward_silu`] in the memory of x, which is a result that was just made: whatever else shares its memory
+    /// changes with it.
+    pub fn forward_silu_in_place(&self, x: Tensor) -> Result<Tensor> {
+        if !on_cpu(&x) {
+            return self.forward_silu(&x);
+        }
+        let pixels = self.pixels(&x)?;
+        let (gain, shift) = (self.weight.f32_cached(), self.bias.f32_cached());
+        let sizes = [gain.len(), self.groups];
+        changed(x.contiguous()?, |x| {
+            norm::group_norm(None, sizes, [&gain, &shift], self.eps, true, pixels, x);
+        })
+    }
+
+    /// Pixels of a channel of x, which has been found to fit.
+    fn pixels(&self, x: &Tensor) -> Result<usize> {
         let (gain, shift) = (&self.weight, &self.bias);
         let &[_, channels, ref rest @ ..] = x.dims() else {
             bail!("group normalisation takes [B, C, ...], got {:?}", x.shape())
@@ -46,16 +61,20 @@ impl GroupNorm {
         {
             bail!("gain {:?} in {} groups cannot take {:?}", gain.shape(), self.groups, x.shape())
         }
+        Ok(rest.iter().product())
+    }
+
+    fn run(&self, x: &Tensor, silu: bool) -> Result<Tensor> {
+        let pixels = self.pixels(x)?;
         if !on_cpu(x) {
             let y = self.forward_device(x)?;
             return if silu { y.silu() } else { Ok(y) };
         }
-        let pixels = rest.iter().product();
-        let (gain, shift) = (gain.f32_cached(), shift.f32_cached());
+        let (gain, shift) = (self.weight.f32_cached(), self.bias.f32_cached());
         with_slice(x, |data| {
-            let sizes = [channels, self.groups];
+            let sizes = [gain.len(), self.groups];
             let fill = |out: &mut [f32]| {
-                norm::group_norm(data, sizes, [&gain, &shift], self.eps, silu, pixels, out);
+                norm::group_norm(Some(data), sizes, [&gain, &shift], self.eps, silu, pixels, out);
             };
             // SAFETY: `group_norm` writes every element of every group.
             unsafe { filled(x.shape(), x, fill) }

@@ -1,6 +1,7 @@
 //! Double and single blocks.
 
 use candle_core::{Result, Tensor};
+use lattice_kernels::Activation;
 use lattice_kernels::nn::{LayerNorm, Linear, RmsNorm};
 use lattice_kernels::ops;
 use lattice_weights::Scope;
@@ -9,7 +10,7 @@ use super::config::FluxConfig;
 use crate::error::Built;
 use crate::layers::ScopeExt;
 use crate::rope::Rope;
-use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, plain_norm};
+use crate::transformer::{Mlp, Modulation, Qkv, joint_attention, plain_norm};
 
 const EPS: f64 = 1e-6;
 
@@ -54,9 +55,9 @@ impl Stream {
     }
 
     fn finish(&self, x: &Tensor, attended: &Tensor, parts: &[Tensor]) -> Result<Tensor> {
-        let x = add_gated(x, &parts[2], &self.proj.forward(attended)?)?;
+        let x = ops::add_gated(x, &parts[2], self.proj.forward(attended)?)?;
         let m = self.mlp.forward(&self.norm.forward_modulated(&x, &parts[3], &parts[4])?)?;
-        add_gated(&x, &parts[5], &m)
+        ops::add_gated(&x, &parts[5], m)
     }
 }
 
@@ -118,9 +119,9 @@ impl SingleBlock {
         let [q, k, v] = self.qkv.forward(&h)?;
         let a = attention(&q, &k, &v, rope, heads)?;
         drop((q, k, v));
-        let m = ops::gelu_tanh(&self.mlp.forward(&h)?)?;
+        let m = self.mlp.forward_activation(&h, Activation::GeluTanh)?;
         drop(h);
         let out = self.linear2.forward(&Tensor::cat(&[a, m], 2)?)?;
-        add_gated(x, &parts[2], &out)
+        ops::add_gated(x, &parts[2], out)
     }
 }

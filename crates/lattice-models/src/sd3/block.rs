@@ -8,7 +8,7 @@ use lattice_weights::Scope;
 use super::config::MmditConfig;
 use crate::error::Built;
 use crate::layers::ScopeExt;
-use crate::transformer::{Mlp, Modulation, Qkv, add_gated, joint_attention, plain_norm};
+use crate::transformer::{Mlp, Modulation, Qkv, joint_attention, plain_norm};
 
 const EPS: f64 = 1e-6;
 
@@ -75,13 +75,13 @@ impl Stream {
         else {
             return Ok(None);
         };
-        let mut h = add_gated(x, gate, &proj.forward(attended)?)?;
+        let mut h = ops::add_gated(x, gate, proj.forward(attended)?)?;
         if let (Some(Attention { qkv, proj: Some(proj) }), [shift, scale, gate]) = (&self.attn2, second) {
             let [q, k, v] = qkv.forward(&self.norm.forward_modulated(x, shift, scale)?)?;
-            h = add_gated(&h, gate, &proj.forward(&attention(&q, &k, &v, heads)?)?)?;
+            h = ops::add_gated(&h, gate, proj.forward(&attention(&q, &k, &v, heads)?)?)?;
         }
         let m = mlp.forward(&self.norm.forward_modulated(&h, shift_mlp, scale_mlp)?)?;
-        Ok(Some(add_gated(&h, gate_mlp, &m)?))
+        Ok(Some(ops::add_gated(&h, gate_mlp, m)?))
     }
 
     fn qkv(&self, x: &Tensor, parts: &[Tensor]) -> Result<[Tensor; 3]> {

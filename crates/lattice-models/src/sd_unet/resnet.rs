@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor};
 use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
+use lattice_kernels::ops;
 use lattice_weights::Scope;
 
 use crate::error::Built;
@@ -47,15 +48,13 @@ impl ResBlock {
 
     /// x [B, C, H, W]; `emb` [B, E] has been through SiLU, which all blocks share.
     pub(super) fn forward(&self, x: &Tensor, emb: &Tensor) -> Result<Tensor> {
-        let h = self.in_layers.0.forward_silu(x)?;
-        let h = self.in_layers.1.forward(&h)?;
-        let emb = self.emb_layers.forward(emb)?.unsqueeze(2)?.unsqueeze(3)?;
-        let h = h.broadcast_add(&emb)?;
-        let h = self.out_layers.0.forward_silu(&h)?;
-        let h = self.out_layers.1.forward(&h)?;
+        let mut h = self.in_layers.1.forward(&self.in_layers.0.forward_silu(x)?)?;
+        h = ops::add_per_channel(h, &self.emb_layers.forward(emb)?)?;
+        h = self.out_layers.0.forward_silu_in_place(h)?;
+        h = self.out_layers.1.forward(&h)?;
         match &self.skip_connection {
-            Some(skip) => skip.forward(x)? + h,
-            None => x + h,
+            Some(skip) => ops::add_to(h, &skip.forward(x)?),
+            None => ops::add_to(h, x),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Transformers over the cells of a feature map, with cross-attention to the text.
 
 use candle_core::{D, Result, Tensor};
+use lattice_kernels::Activation;
 use lattice_kernels::nn::{GroupNorm, LayerNorm, Linear};
 use lattice_kernels::ops;
 use lattice_weights::Scope;
@@ -105,8 +106,12 @@ impl FeedForward {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = ops::geglu(&self.proj.forward(x)?)?;
-        self.out.forward(&h)
+        self.out.forward(&self.proj.forward_gated(x, Activation::Gelu)?)
+    }
+
+    /// [`Self::forward`] plus `residual`.
+    fn forward_residual(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        self.out.forward_residual(&self.proj.forward_gated(x, Activation::Gelu)?, residual)
     }
 }
 
@@ -145,14 +150,14 @@ impl BasicTransformerBlock {
         attention: &MiddleAttention,
     ) -> Result<Tensor> {
         let h = self.norm1.forward(&x)?;
-        let mut x = (self.self_attention(&h, place, attention)? + x)?;
+        let mut x = ops::add_to(self.self_attention(&h, place, attention)?, &x)?;
         if let Some(Grounding { layers, objects }) = place.grounding {
             x = layers.fuse(self.ordinal, &x, objects)?;
         }
         let h = self.norm2.forward(&x)?;
-        let x = (self.attn2.attend(&h, context, place.options)? + x)?;
+        let x = ops::add_to(self.attn2.attend(&h, context, place.options)?, &x)?;
         let h = self.norm3.forward(&x)?;
-        self.ff.forward(&h)? + x
+        self.ff.forward_residual(&h, &x)
     }
 }
 
@@ -241,6 +246,6 @@ impl SpatialTransformer {
             h = block.forward(h, context, place, attention)?;
         }
         let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
-        x + h
+        ops::add_to(h, x)
     }
 }

@@ -2,6 +2,7 @@
 //! position table of their own.
 
 use candle_core::{Device, Result, Tensor};
+use lattice_kernels::Activation;
 use lattice_kernels::nn::{Embedding, Linear, RmsNorm};
 use lattice_kernels::ops;
 use lattice_weights::{Scope, Weight};
@@ -81,10 +82,10 @@ impl FeedForward {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Gated { wi_0, wi_1, wo } => {
-                let gate = ops::gelu_tanh(&wi_0.forward(x)?)?;
+                let gate = wi_0.forward_activation(x, Activation::GeluTanh)?;
                 wo.forward(&(gate * wi_1.forward(x)?)?)
             }
-            Self::Plain { wi, wo } => wo.forward(&wi.forward(x)?.relu()?),
+            Self::Plain { wi, wo } => wo.forward(&wi.forward_activation(x, Activation::Relu)?),
         }
     }
 }
@@ -130,9 +131,8 @@ impl Block {
         let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
         drop(h);
         let a = ops::attention(&q, &k, &v, heads, 1.0, Some(bias), false)?;
-        let x = (x + self.o.forward(&a)?)?;
-        let h = self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)?;
-        x + h
+        let x = self.o.forward_residual(&a, &x)?;
+        ops::add_to(self.feed_forward.forward(&self.feed_forward_norm.forward(&x)?)?, &x)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm, Linear};
-use lattice_kernels::ops;
+use lattice_kernels::{ops, release_freed_memory};
 use lattice_weights::Scope;
 
 use super::Vae;
@@ -53,15 +53,17 @@ impl ResnetBlock {
         self.conv2.out_channels()
     }
 
+    /// The block of x, in whose memory a part of it may be computed.
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let h = self.norm1.forward_silu(&x)?;
-        let h = self.conv1.forward(&h)?;
-        let h = self.norm2.forward_silu(&h)?;
-        let h = self.conv2.forward(&h)?;
-        match &self.nin_shortcut {
-            Some(shortcut) => shortcut.forward(&x)? + h,
-            None => x + h,
-        }
+        // At full resolution each of these is a hundred megabytes and more, so none outlives its use.
+        let (skip, mut h) = match &self.nin_shortcut {
+            Some(shortcut) => (shortcut.forward(&x)?, self.norm1.forward_silu_in_place(x)?),
+            None => (x.clone(), self.norm1.forward_silu(&x)?),
+        };
+        h = self.conv1.forward(&h)?;
+        h = self.norm2.forward_silu_in_place(h)?;
+        h = self.conv2.forward(&h)?;
+        ops::add_to(h, &skip)
     }
 }
 
@@ -95,7 +97,7 @@ impl AttnBlock {
         drop(h);
         let h = ops::attention(&q, &k, &v, 1, self.scale, None, false)?;
         let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
-        x + h
+        ops::add_to(h, &x)
     }
 }
 
@@ -191,7 +193,7 @@ impl Encoder {
             }
         }
         h = self.mid.forward(h)?;
-        h = self.norm_out.forward_silu(&h)?;
+        h = self.norm_out.forward_silu_in_place(h)?;
         self.conv_out.forward(&h)
     }
 }
@@ -235,12 +237,16 @@ impl Decoder {
             for block in &level.block {
                 h = block.forward(h)?;
             }
+            // The next level's results are larger than all that was freed.
+            release_freed_memory();
             if let Some(conv) = &level.resample {
                 let (height, width) = (h.dim(2)? * 2, h.dim(3)? * 2);
-                h = conv.forward(&ops::upsample_nearest(&h, height, width)?)?;
+                h = ops::upsample_nearest(&h, height, width)?;
+                h = conv.forward(&h)?;
+                release_freed_memory();
             }
         }
-        h = self.norm_out.forward_silu(&h)?;
+        h = self.norm_out.forward_silu_in_place(h)?;
         self.conv_out.forward(&h)
     }
 }
