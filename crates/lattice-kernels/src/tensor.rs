@@ -75,6 +75,9 @@ pub(crate) fn changed(x: Tensor, f: impl FnOnce(&mut [f32])) -> Result<Tensor> {
             Ok(())
         }
     }
-    x.inplace_op1(&Change(Cell::new(Some(f))))?;
+    // A tensor without elements may have any steps, and candle refuses some of them.
+    if x.elem_count() > 0 {
+        x.inplace_op1(&Change(Cell::new(Some(f))))?;
+    }
     Ok(x)
 }

@@ -113,21 +113,31 @@ fn an_editor_workflow_gives_the_same_picture() {
 
 #[test]
 fn killed_at_any_moment_every_file_is_whole() {
-    let base = tempfile::tempdir().unwrap();
+    const MOMENTS: u32 = 24;
     let prompt = serde_json::json!({
-        "i": {"class_type": "EmptyImage", "inputs": {"width": 700, "height": 500, "batch_size": 12, "color": 1234567}},
+        "i": {"class_type": "EmptyImage", "inputs": {"width": 700, "height": 500, "batch_size": 4, "color": 1234567}},
         "s": {"class_type": "SaveImage", "inputs": {"images": ["i", 0], "filename_prefix": "p"}},
     });
-    std::fs::write(base.path().join("p.json"), prompt.to_string()).unwrap();
-    let mut seen = 0;
-    for moment in 0..24u64 {
-        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_lattice"))
-            .current_dir(base.path())
+    let start = |base: &std::path::Path| {
+        std::fs::write(base.join("p.json"), prompt.to_string()).unwrap();
+        std::process::Command::new(env!("CARGO_BIN_EXE_lattice"))
+            .current_dir(base)
             .args(["run", "p.json", "-q"])
             .stdout(std::process::Stdio::null())
             .spawn()
-            .unwrap();
-        std::thread::sleep(std::time::Duration::from_millis(moment * 9));
+            .unwrap()
+    };
+    // The moments are spread over the time that a whole run takes on this machine.
+    let whole = tempfile::tempdir().unwrap();
+    let begin = std::time::Instant::now();
+    assert!(start(whole.path()).wait().unwrap().success());
+    let duration = begin.elapsed();
+
+    let base = tempfile::tempdir().unwrap();
+    let mut seen = 0;
+    for moment in 0..=MOMENTS {
+        let mut child = start(base.path());
+        std::thread::sleep(duration * moment / MOMENTS);
         child.kill().unwrap();
         child.wait().unwrap();
         let Ok(entries) = std::fs::read_dir(base.path().join("output")) else { continue };
