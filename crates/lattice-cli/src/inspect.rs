@@ -1,6 +1,7 @@
 //! `lattice inspect`: what a model file holds, without reading its tensors.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -16,34 +17,46 @@ use crate::listing::size;
 const METADATA_LENGTH: usize = 200;
 
 pub(crate) fn inspect(file: &Path, tensors: bool) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
     let dict = open_any(file)?;
-    println!("{}: {} tensors, {}", file.display(), dict.len(), size(bytes(dict.iter().map(|(_, w)| w))));
+    writeln!(
+        out,
+        "{}: {} tensors, {}",
+        file.display(),
+        dict.len(),
+        size(bytes(dict.iter().map(|(_, w)| w)))
+    )?;
     match describe(&dict) {
-        Ok(lines) => lines.iter().for_each(|line| println!("  {line}")),
-        Err(error) => println!("  not recognised: {error}"),
+        Ok(lines) => {
+            for line in lines {
+                writeln!(out, "  {line}")?;
+            }
+        }
+        Err(error) => writeln!(out, "  not recognised: {error}")?,
     }
-    println!("parts:");
+    writeln!(out, "parts:")?;
     for (name, part) in parts(&dict) {
-        println!(
+        writeln!(
+            out,
             "  {name}: {} tensors, {}, {}",
             part.len(),
             size(bytes(part.iter().copied())),
             dtypes(&part)
-        );
+        )?;
     }
     if !dict.metadata().is_empty() {
-        println!("metadata:");
+        writeln!(out, "metadata:")?;
         for (key, text) in dict.metadata() {
             let short: String = text.chars().take(METADATA_LENGTH).collect();
             let more =
                 if short.len() < text.len() { format!(" ... ({} bytes)", text.len()) } else { String::new() };
-            println!("  {key}: {short}{more}");
+            writeln!(out, "  {key}: {short}{more}")?;
         }
     }
     if tensors {
-        println!("tensors:");
+        writeln!(out, "tensors:")?;
         for (name, weight) in dict.iter() {
-            println!("  {name}  {:?}  {:?}", weight.dtype(), weight.dims());
+            writeln!(out, "  {name}  {:?}  {:?}", weight.dtype(), weight.dims())?;
         }
     }
     Ok(ExitCode::SUCCESS)

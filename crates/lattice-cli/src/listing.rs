@@ -1,5 +1,6 @@
 //! `lattice models` and `lattice nodes`.
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -10,6 +11,7 @@ use crate::host::Host;
 
 /// Prints the model files by kind, with their sizes.
 pub(crate) fn models(host: &Host, kind: Option<&str>) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
     let folders = &host.folders;
     if let Some(kind) = kind
         && folders.search_paths(kind).is_none()
@@ -23,7 +25,7 @@ pub(crate) fn models(host: &Host, kind: Option<&str>) -> Result<ExitCode> {
         if names.is_empty() {
             continue;
         }
-        println!("{kind}");
+        writeln!(out, "{kind}")?;
         for name in names {
             let size = match folders.find(kind, &name) {
                 Ok(ModelFile::Path(path)) => {
@@ -34,7 +36,7 @@ pub(crate) fn models(host: &Host, kind: Option<&str>) -> Result<ExitCode> {
                 }
                 Err(_) => String::new(),
             };
-            println!("  {name}  {size}");
+            writeln!(out, "  {name}  {size}")?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -51,6 +53,7 @@ pub(crate) fn size(bytes: u64) -> String {
 
 /// Prints the nodes by category, their coverage of the reference's library, or one declaration.
 pub(crate) fn nodes(host: &Host, coverage: bool, class: Option<&str>) -> Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
     let registry = lattice_nodes::registry();
     if let Some(class) = class {
         let extensions = services(host.folders.clone(), host.settings());
@@ -58,21 +61,21 @@ pub(crate) fn nodes(host: &Host, coverage: bool, class: Option<&str>) -> Result<
             let near = registry.iter().map(|(name, _)| name).min_by_key(|name| distance(name, class));
             bail!("there is no node `{class}`; did you mean `{}`?", near.unwrap_or_default())
         }
-        println!("{}", serde_json::to_string_pretty(&registry.object_info_of(class, &extensions))?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&registry.object_info_of(class, &extensions))?)?;
         return Ok(ExitCode::SUCCESS);
     }
     if coverage {
         let (mut present, mut all) = (0, 0);
         for (category, nodes) in lattice_nodes::coverage() {
             let total = nodes.present.len() + nodes.missing.len();
-            println!("{category}: {} of {total}", nodes.present.len());
+            writeln!(out, "{category}: {} of {total}", nodes.present.len())?;
             if !nodes.missing.is_empty() {
-                println!("  missing: {}", nodes.missing.join(", "));
+                writeln!(out, "  missing: {}", nodes.missing.join(", "))?;
             }
             present += nodes.present.len();
             all += total;
         }
-        println!("{present} of {all} nodes");
+        writeln!(out, "{present} of {all} nodes")?;
         return Ok(ExitCode::SUCCESS);
     }
     let mut classes: Vec<_> =
@@ -81,10 +84,10 @@ pub(crate) fn nodes(host: &Host, coverage: bool, class: Option<&str>) -> Result<
     let mut last = None;
     for (category, name) in classes {
         if last.as_ref() != Some(&category) {
-            println!("{category}");
+            writeln!(out, "{category}")?;
             last = Some(category);
         }
-        println!("  {name}");
+        writeln!(out, "  {name}")?;
     }
     Ok(ExitCode::SUCCESS)
 }

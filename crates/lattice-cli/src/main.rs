@@ -143,11 +143,17 @@ fn main() -> ExitCode {
     lattice_kernels::keep_freed_memory();
     match dispatch(Cli::parse_from(serve::translate(std::env::args_os()))) {
         Ok(code) => code,
+        // Whoever read what is printed (`head`) has seen enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {

@@ -112,6 +112,19 @@ fn an_editor_workflow_gives_the_same_picture() {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_error() {
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_lattice"))
+        .args(["nodes", "KSampler"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
 fn killed_at_any_moment_every_file_is_whole() {
     const MOMENTS: u32 = 24;
     let prompt = serde_json::json!({
