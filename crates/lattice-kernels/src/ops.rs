@@ -98,11 +98,6 @@ fn attention_device(
     p.matmul(&v)?.transpose(1, 2)?.reshape((b, lq, width))
 }
 
-/// x * sigmoid(x).
-pub fn silu(x: &Tensor) -> Result<Tensor> {
-    activation(x, Activation::Silu)
-}
-
 /// x * sigmoid(1.702 x), CLIP's approximation of GELU.
 pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
     activation(x, Activation::QuickGelu)
@@ -111,11 +106,6 @@ pub fn quick_gelu(x: &Tensor) -> Result<Tensor> {
 /// Exact GELU, x * Phi(x) (Hendrycks & Gimpel 2016).
 pub fn gelu(x: &Tensor) -> Result<Tensor> {
     activation(x, Activation::Gelu)
-}
-
-/// GELU with the tanh approximation of the same paper.
-pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    activation(x, Activation::GeluTanh)
 }
 
 /// GEGLU (Shazeer 2020): the last axis holds value and gate side by side; value * gelu(gate).
