@@ -5,7 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::Weight;
-use crate::gemm::{Finish, Product, Rows, split};
+use crate::gemm::{Finish, Matrix, Product, split};
 use crate::scratch::{Scratch, SharedMut};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::stored::{StoredRows, Transposed};
@@ -39,7 +39,7 @@ pub(crate) fn linear(
         m,
         n,
         k,
-        left: &Rows { data: x, ld: k },
+        left: &Matrix { data: x, ld: k },
         right: &Transposed(stored),
         row_bias: None,
         col_bias: bias,

@@ -1,7 +1,9 @@
 //! Stored matrices as operands of the blocked product: widened where they are packed.
 
+use std::ops::Range;
+
 use crate::Weight;
-use crate::gemm::{Left, Right, transpose};
+use crate::gemm::{Ahead, Left, Right, transpose};
 use crate::simd::{MAX_NR, Simd};
 
 /// Elements of a row that are widened at a time; with as many rows as a panel has, they stay in the first-level cache.
@@ -65,8 +67,23 @@ impl<'a> StoredRows<'a> {
 
 impl Left for StoredRows<'_> {
     #[inline(always)]
-    fn pack<S: Simd>(&self, s: S, row: usize, rows: usize, k0: usize, k: usize, dst: &mut [f32]) {
-        self.pack_rows(s, row, rows, k0, k, dst, rows);
+    fn row(&self, row: usize, k0: usize, dst: &mut [f32]) {
+        let at = (self.start + row) * self.k + k0;
+        match self.direct {
+            Some(all) => dst.copy_from_slice(&all[at..at + dst.len()]),
+            None => self.weight.read_f32_inline(at, dst),
+        }
+    }
+
+    fn direct(&self) -> Option<(&[f32], usize)> {
+        self.direct.map(|all| (&all[self.start * self.k..], self.k))
+    }
+
+    fn ahead(&self, rows: Range<usize>, k0: usize, k: usize) -> Ahead {
+        // Rows of blocks begin and end with a block.
+        let bytes = |elements: usize| elements * self.weight.dtype().size() / self.weight.dtype().block_len();
+        let at = bytes((self.start + rows.start) * self.k) + bytes(k0);
+        Ahead::new(self.weight.bytes().as_ptr().wrapping_add(at), rows.len(), bytes(k), bytes(self.k))
     }
 }
 
@@ -80,5 +97,9 @@ impl Right for Transposed<'_> {
             dst.fill(0.0);
         }
         self.0.pack_rows(s, col, cols, k0, k, dst, S::NR);
+    }
+
+    fn ahead(&self, cols: Range<usize>, k0: usize, k: usize) -> Ahead {
+        Left::ahead(&self.0, cols, k0, k)
     }
 }

@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::Geometry;
 use super::tiles::{EDGE, Segment, Tiling};
 use crate::Weight;
-use crate::gemm::{Tile, micro, split};
+use crate::gemm::{Ahead, Rows, Tile, micro, split};
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, NV, Simd, dispatch};
 use crate::stored::StoredRows;
@@ -376,8 +376,9 @@ fn multiply<S: Simd>(
     for t in split(tiles, tiles.div_ceil(S::MR), 1) {
         let tile = Tile::new(sums[t.start * S::NR..].as_mut_ptr(), S::NR, S::NR);
         let tile = if accumulate { tile.accumulate() } else { tile };
+        let left = Rows::transposed(patches[t.start..].as_ptr(), ld);
         // SAFETY: the assertion covers the steps and rows of the left operand and the tile of sums.
-        unsafe { micro(s, t.len(), channels, patches[t.start..].as_ptr(), ld, filters.as_ptr(), &tile) };
+        unsafe { micro::<S, 1>(s, t.len(), channels, left, filters.as_ptr(), &tile, Ahead::NONE) };
     }
 }
 

@@ -4,6 +4,75 @@ use std::mem::MaybeUninit;
 
 use crate::simd::{Kernel, MAX_MR, MAX_NR, NV, Simd};
 
+/// The left operand: element p of row i lies at `at[i * row + p * step]`.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows {
+    pub(crate) at: *const f32,
+    pub(crate) row: usize,
+    pub(crate) step: usize,
+}
+
+impl Rows {
+    /// Rows as they lie, `row` apart.
+    pub(crate) fn plain(at: *const f32, row: usize) -> Self {
+        Self { at, row, step: 1 }
+    }
+
+    /// Rows that are columns in memory: steps of k are `step` apart.
+    pub(crate) fn transposed(at: *const f32, step: usize) -> Self {
+        Self { at, row: 1, step }
+    }
+}
+
+/// The distance of rows is known at run time only.
+pub(crate) const ANY: usize = 0;
+
+/// Elements of a cache line.
+const LINE: usize = 16;
+/// Steps of k between asking for a line of the right operand and using it.
+const DISTANCE: usize = 16;
+
+/// Memory that will be packed next: asked for line by line while the micro-kernel computes, since reading it takes longer than packing
+/// it. Nothing is read through the pointer.
+#[derive(Clone, Copy)]
+pub(crate) struct Ahead {
+    at: *const u8,
+    /// Bytes of a row before `at`.
+    done: usize,
+    /// Bytes of a row.
+    row: usize,
+    /// Bytes from the end of one row to the start of the next.
+    skip: usize,
+    /// Bytes that are left.
+    left: usize,
+}
+
+impl Ahead {
+    /// Nothing.
+    pub(crate) const NONE: Self = Self { at: std::ptr::null(), done: 0, row: 0, skip: 0, left: 0 };
+
+    /// `rows` rows of `row` bytes, `stride` bytes apart.
+    pub(crate) fn new(at: *const u8, rows: usize, row: usize, stride: usize) -> Self {
+        let row = row.next_multiple_of(LINE * size_of::<f32>());
+        Self { at, done: 0, row, skip: stride.wrapping_sub(row), left: rows * row }
+    }
+
+    /// Where the next line lies.
+    #[inline(always)]
+    fn next(&mut self) -> *const f32 {
+        let at = self.at;
+        let step = (LINE * size_of::<f32>()).min(self.left);
+        self.left -= step;
+        self.done += step;
+        self.at = at.wrapping_add(step);
+        if self.done >= self.row {
+            self.done = 0;
+            self.at = self.at.wrapping_add(self.skip);
+        }
+        at.cast()
+    }
+}
+
 /// Where a micro-tile goes and what it starts from. Pointers may be null where the part is absent.
 #[derive(Clone, Copy)]
 pub(crate) struct Tile {
@@ -45,28 +114,27 @@ impl Tile {
 
 /// out = A B (+ add + row_bias + col_bias) for one tile of `rows` rows.
 ///
-/// `a` holds `rows` elements per step of k, steps `lda` apart (a packed panel: `lda = rows`); `b` is a packed panel
-/// [k][NR].
+/// ROW is `a.row` where the compiler can know it, or [`ANY`]; `b` is a packed panel [k][NR].
 ///
 /// # Safety
-/// `a` is valid for k steps of `rows` elements, `b` for k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
+/// `a` is valid for `rows` rows of k steps and `a.row` is ROW unless that is [`ANY`], `b` for k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
 /// `rows` rows of `cols` elements.
 #[inline(always)]
-pub(crate) unsafe fn micro<S: Simd>(
+pub(crate) unsafe fn micro<S: Simd, const ROW: usize>(
     s: S,
     rows: usize,
     k: usize,
-    a: *const f32,
-    lda: usize,
+    a: Rows,
     b: *const f32,
     tile: &Tile,
+    ahead: Ahead,
 ) {
     // One compiled function per row count, so that the accumulators are registers. Row counts above the instruction
     // set's MR never occur; the guards let the compiler drop them.
     macro_rules! rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if $n <= S::MR => s.run(Call::<$n> { k, a, lda, b, tile }),)*
+                $($n if $n <= S::MR => s.run(Call::<$n, ROW> { k, a, b, tile, ahead }),)*
                 _ => debug_assert_eq!(rows, 0),
             }
         };
@@ -75,34 +143,36 @@ pub(crate) unsafe fn micro<S: Simd>(
     rows!(14 12 13 11 10 9 8 7 6 5 4 3 2 1);
 }
 
-struct Call<'a, const ROWS: usize> {
+struct Call<'a, const ROWS: usize, const ROW: usize> {
     k: usize,
-    a: *const f32,
-    lda: usize,
+    a: Rows,
     b: *const f32,
     tile: &'a Tile,
+    ahead: Ahead,
 }
 
-impl<const ROWS: usize> Kernel for Call<'_, ROWS> {
+impl<const ROWS: usize, const ROW: usize> Kernel for Call<'_, ROWS, ROW> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: made only by `micro`, whose caller promises what `fixed` needs.
-        unsafe { fixed::<S, ROWS>(s, self.k, self.a, self.lda, self.b, self.tile) }
+        unsafe { fixed::<S, ROWS, ROW>(s, self.k, self.a, self.b, self.tile, self.ahead) }
     }
 }
 
 #[inline(always)]
-unsafe fn fixed<S: Simd, const ROWS: usize>(
+unsafe fn fixed<S: Simd, const ROWS: usize, const ROW: usize>(
     s: S,
     k: usize,
-    mut a: *const f32,
-    lda: usize,
+    a: Rows,
     mut b: *const f32,
     t: &Tile,
+    mut ahead: Ahead,
 ) {
     let mut left = [s.zero(); ROWS];
     let mut right = [s.zero(); ROWS];
+    let row = if ROW == ANY { a.row } else { ROW };
+    let mut at = a.at;
     // The lines of the result arrive while k runs: rows far apart are too much for the processor to foresee.
     for i in 0..ROWS {
         for v in 0..NV {
@@ -114,12 +184,17 @@ unsafe fn fixed<S: Simd, const ROWS: usize>(
         for _ in 0..k {
             let b0 = s.load(b);
             let b1 = s.load(b.add(S::LANES));
+            // The right operand streams from farther caches than the left one, and so do the panels that follow it.
+            for line in (0..S::NR).step_by(LINE) {
+                s.prefetch(b.wrapping_add(DISTANCE * S::NR + line));
+            }
+            s.prefetch_second(ahead.next());
             for i in 0..ROWS {
-                let x = s.splat(*a.add(i));
+                let x = s.splat(*at.add(i * row));
                 left[i] = s.fma(x, b0, left[i]);
                 right[i] = s.fma(x, b1, right[i]);
             }
-            a = a.add(lda);
+            at = at.add(a.step);
             b = b.add(S::NR);
         }
     }

@@ -12,8 +12,9 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use micro::{Tile, micro};
-pub(crate) use pack::{Left, Right, Rows, transpose};
+use micro::ANY;
+pub(crate) use micro::{Ahead, Rows, Tile, micro};
+pub(crate) use pack::{Left, Matrix, Right, transpose};
 
 use crate::activation::Activation;
 use crate::scratch::{Scratch, SharedMut, aligned};
@@ -21,10 +22,17 @@ use crate::simd::{Kernel, Simd, dispatch};
 
 /// Steps of k whose left block stays in the second-level cache.
 const KC: usize = 320;
+/// Elements between rows of the left block: one line more than they have, so that the rows of a micro-tile lie in different
+/// sets of the first-level cache.
+const LEFT_ROW: usize = KC + 16;
 /// Micro-panels of rows per left block.
 const ROW_PANELS: usize = 8;
 /// Elements of a packed slab of the right operand: 4 MB.
 const SLAB: usize = 1 << 20;
+/// Elements of the left operand's part that are brought over once for all slabs: 1 MB.
+const RESIDENT: usize = 1 << 18;
+/// Elements of a packed slab in that case: 256 kB, in the second-level cache too.
+const RESIDENT_SLAB: usize = 1 << 16;
 /// Steps of k per slab; longer sums go through the result.
 const K_SLAB: usize = 2048;
 
@@ -73,7 +81,10 @@ pub(crate) fn grid(m: usize, n: usize, k: usize) -> (usize, usize) {
     const SMALL: usize = 1 << 19;
     // Fewer rows (columns) per task would make packing the other operand show.
     const ROWS: usize = 256;
-    const COLUMNS: usize = 128;
+    const COLUMNS: usize = 64;
+    // Time to bring an element of the right operand into its panel, which turns it round, in times of the left one's, which
+    // copies it.
+    const RIGHT_COST: f64 = 5.0;
     let threads = rayon::current_num_threads();
     let work = m.saturating_mul(n).saturating_mul(k) / SMALL;
     if threads == 1 || work < 2 {
@@ -81,9 +92,12 @@ pub(crate) fn grid(m: usize, n: usize, k: usize) -> (usize, usize) {
     }
     // A few tasks per thread even out cores that are slowed down by others.
     let wanted = (4 * threads).min(work);
-    let rows = (m / ROWS).clamp(1, wanted);
+    // Each part of the rows packs the right operand anew, each part of the columns the left one: `rows * n * RIGHT_COST +
+    // columns * m` is least, with `rows * columns` as wanted, at
+    let rows = (wanted as f64 * m as f64 / (n as f64 * RIGHT_COST)).sqrt().round() as usize;
+    let rows = rows.clamp(1, wanted).min((m / ROWS).max(1));
     let columns = (n / COLUMNS).clamp(1, wanted.div_ceil(rows));
-    (rows, columns)
+    ((wanted / columns).clamp(rows, (m / ROWS).max(rows)), columns)
 }
 
 impl<L: Left, R: Right> Product<'_, L, R> {
@@ -126,20 +140,72 @@ impl<L: Left, R: Right> Kernel for Block<'_, '_, L, R> {
             return;
         }
         let p = self.product;
-        let gated = p.is_gated();
+        let halves = if p.is_gated() { 2 } else { 1 };
         // A gated block keeps its sums in scratch until they are complete, so it takes all of k in one slab.
-        let k_slab = if gated { p.k.max(1) } else { K_SLAB };
+        let k_slab = if p.is_gated() { p.k.max(1) } else { K_SLAB };
         let slabs = p.k.div_ceil(k_slab).max(1);
         for (index, ks) in split(p.k, slabs, 1).enumerate() {
-            let fitting = SLAB / ks.len().max(1) / if gated { 2 } else { 1 };
+            let k_blocks = ks.len().div_ceil(KC).max(1);
+            let resident = self.rows.len() * k_blocks * LEFT_ROW <= RESIDENT;
+            let fitting = if resident { RESIDENT_SLAB } else { SLAB } / ks.len().max(1) / halves;
             let chunk = (fitting / S::NR * S::NR).max(S::NR);
             let chunks = self.columns.len().div_ceil(chunk);
-            for cols in split(self.columns.len(), chunks, S::NR) {
-                let cols = self.columns.start + cols.start..self.columns.start + cols.end;
-                slab(s, p, &self.rows, &cols, &ks, index == 0, index + 1 == slabs);
+            let row_block = if resident { self.rows.len() } else { ROW_PANELS * S::MR };
+            let widest = self.columns.len().div_ceil(chunks).next_multiple_of(S::NR) * halves;
+            let right_len = aligned(widest * ks.len());
+            let in_place = in_place(p.left);
+            let left_len = match in_place {
+                Some(_) => 0,
+                None if resident => row_block * LEFT_ROW * k_blocks,
+                None => row_block * LEFT_ROW,
+            };
+            let sums_len = if p.is_gated() { row_block * widest } else { 0 };
+            let mut scratch = Scratch::take(right_len + left_len + sums_len);
+            let (right, rest) = scratch.split_at_mut(right_len);
+            let (left, sums) = rest.split_at_mut(left_len);
+            for (chunk, cols) in split(self.columns.len(), chunks, S::NR).enumerate() {
+                let slab = Slab {
+                    product: p,
+                    rows: self.rows.clone(),
+                    cols: self.columns.start + cols.start..self.columns.start + cols.end,
+                    columns_end: self.columns.end,
+                    ks: ks.clone(),
+                    row_block,
+                    resident,
+                    in_place,
+                    first: index == 0,
+                    last: index + 1 == slabs,
+                };
+                slab.run(s, right, left, sums, chunk > 0);
             }
         }
     }
+}
+
+/// The rows of the left operand, if the micro-kernel can read them where they lie: not where rows are so far apart that those of a tile
+/// fall into one or two sets of the first-level cache.
+fn in_place<L: Left>(left: &L) -> Option<(&[f32], usize)> {
+    left.direct().filter(|(_, ld)| !ld.is_multiple_of(512))
+}
+
+/// The contribution of the steps `ks` to the block `rows` x `cols`.
+struct Slab<'a, 'b, L, R> {
+    product: &'a Product<'b, L, R>,
+    rows: Range<usize>,
+    cols: Range<usize>,
+    /// Columns up to here follow in other slabs of this task.
+    columns_end: usize,
+    ks: Range<usize>,
+    /// Rows of the left operand that are held at a time.
+    row_block: usize,
+    /// All of the left operand's part is held.
+    resident: bool,
+    /// The left operand's rows where they lie, and how far apart.
+    in_place: Option<(&'a [f32], usize)>,
+    /// Nothing was added to the result before.
+    first: bool,
+    /// Nothing will be added after.
+    last: bool,
 }
 
 /// One packed micro-panel of the right operand: where its columns come from and where their sums go.
@@ -152,34 +218,15 @@ struct Panel {
     out: usize,
 }
 
-/// The contribution of `ks` to the block `rows` x `cols`.
-#[inline(always)]
-fn slab<S: Simd, L: Left, R: Right>(
-    s: S,
-    p: &Product<'_, L, R>,
-    rows: &Range<usize>,
-    cols: &Range<usize>,
-    ks: &Range<usize>,
-    first: bool,
-    last: bool,
-) {
-    let gated = p.is_gated();
-    let width = cols.len();
-    let mut panels = Vec::with_capacity(2 * width.div_ceil(S::NR));
-    for half in 0..if gated { 2 } else { 1 } {
-        for j in (0..width).step_by(S::NR) {
-            let col = half * (p.n / 2) + cols.start + j;
-            panels.push(Panel { col, cols: S::NR.min(width - j), out: half * width + j });
-        }
-    }
-    let row_block = ROW_PANELS * S::MR;
-    let right_len = aligned(panels.len() * S::NR * ks.len());
-    let left_len = aligned(row_block * KC.min(ks.len().max(1)));
-    let sums_len = if gated { row_block * 2 * width } else { 0 };
-    let mut scratch = Scratch::take(right_len + left_len + sums_len);
-    {
-        let (right, rest) = scratch.split_at_mut(right_len);
-        let (left, sums) = rest.split_at_mut(left_len);
+impl<L: Left, R: Right> Slab<'_, '_, L, R> {
+    /// `again`: another slab of the same steps was computed before.
+    #[inline(always)]
+    fn run<S: Simd>(&self, s: S, right: &mut [f32], left: &mut [f32], sums: &mut [f32], again: bool) {
+        let has_left = self.in_place.is_some() || self.resident && again;
+        let (p, rows, cols, ks) = (self.product, &self.rows, &self.cols, &self.ks);
+        let gated = p.is_gated();
+        let width = cols.len();
+        let panels = self.panels::<S>();
         let k_blocks = split(ks.len(), ks.len().div_ceil(KC), 1);
         for kb in k_blocks.clone() {
             let step = p.right.step().clamp(1, kb.len().max(1));
@@ -192,20 +239,26 @@ fn slab<S: Simd, L: Left, R: Right>(
                 }
             }
         }
-        for r in split(rows.len(), rows.len().div_ceil(row_block), 1) {
+        for r in split(rows.len(), rows.len().div_ceil(self.row_block), 1) {
             let r = rows.start + r.start..rows.start + r.end;
             let (out, ld_out) = if gated {
                 (sums.as_mut_ptr(), 2 * width)
             } else {
                 (p.out.at(r.start * p.ld_out + cols.start), p.ld_out)
             };
-            for kb in k_blocks.clone() {
+            for (index, kb) in k_blocks.clone().enumerate() {
                 let row_panels = split(r.len(), r.len().div_ceil(S::MR), 1);
-                for rp in row_panels.clone() {
-                    let dst = &mut left[rp.start * kb.len()..rp.end * kb.len()];
-                    p.left.pack(s, r.start + rp.start, rp.len(), ks.start + kb.start, kb.len(), dst);
+                let skip =
+                    if self.resident && self.in_place.is_none() { index * r.len() * LEFT_ROW } else { 0 };
+                let left = &mut left[skip..];
+                if !has_left {
+                    for (row, dst) in r.clone().zip(left.chunks_exact_mut(LEFT_ROW)) {
+                        p.left.row(row, ks.start + kb.start, &mut dst[..kb.len()]);
+                    }
                 }
-                let begins = first && kb.start == 0;
+                let begins = self.first && kb.start == 0;
+                let calls = panels.len() * row_panels.clone().count();
+                let mut call = 0;
                 for (index, panel) in panels.iter().enumerate() {
                     let at = (kb.start * panels.len() + index * kb.len()) * S::NR;
                     let b = &right[at..at + kb.len() * S::NR];
@@ -229,17 +282,72 @@ fn slab<S: Simd, L: Left, R: Right>(
                         } else {
                             tile = tile.accumulate();
                         }
-                        let a = &left[rp.start * kb.len()..rp.end * kb.len()];
-                        // SAFETY: both panels were packed above for these sizes; the tile lies inside the block,
-                        // which this task alone writes.
-                        unsafe { micro(s, rp.len(), kb.len(), a.as_ptr(), rp.len(), b.as_ptr(), &tile) };
+                        let ahead = self.ahead::<S>(&r, &kb, panel, call, calls);
+                        call += 1;
+                        // SAFETY: rows and panel were brought there above for these sizes, or lie in the slice;
+                        // the tile lies inside the block, which this task alone writes.
+                        unsafe {
+                            if let Some((all, ld)) = self.in_place {
+                                let start = (r.start + rp.start) * ld + ks.start + kb.start;
+                                let a = &all[start..start + (rp.len() - 1) * ld + kb.len()];
+                                let a = Rows::plain(a.as_ptr(), ld);
+                                micro::<S, ANY>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
+                            } else {
+                                let a = &left[rp.start * LEFT_ROW..rp.end * LEFT_ROW];
+                                let a = Rows::plain(a.as_ptr(), LEFT_ROW);
+                                micro::<S, LEFT_ROW>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
+                            }
+                        }
                     }
                 }
             }
-            if last {
+            if self.last {
                 finish(s, p, &r, cols, sums);
             }
         }
+    }
+
+    fn panels<S: Simd>(&self) -> Vec<Panel> {
+        let width = self.cols.len();
+        let mut panels = Vec::with_capacity(2 * width.div_ceil(S::NR));
+        for half in 0..if self.product.is_gated() { 2 } else { 1 } {
+            for j in (0..width).step_by(S::NR) {
+                let col = half * (self.product.n / 2) + self.cols.start + j;
+                panels.push(Panel { col, cols: S::NR.min(width - j), out: half * width + j });
+            }
+        }
+        panels
+    }
+
+    /// What the micro-kernel's call `call` of `calls` over the steps `kb` asks for: its share of the rows that come next. That is the
+    /// same panel of the next slab where the left operand is held, or else the next block of the left operand.
+    fn ahead<S: Simd>(
+        &self,
+        r: &Range<usize>,
+        kb: &Range<usize>,
+        panel: &Panel,
+        call: usize,
+        calls: usize,
+    ) -> Ahead {
+        let (p, rows) = (self.product, &self.rows);
+        let share = |all: Range<usize>, part: usize, parts: usize| {
+            let at = |part: usize| all.start + all.len() * part / parts;
+            at(part)..at(part + 1)
+        };
+        if self.resident {
+            let row_panels = r.len().div_ceil(S::MR);
+            let next = panel.col + self.cols.len();
+            let end = self.columns_end + panel.col - (self.cols.start + panel.out % self.cols.len());
+            let next = next.min(end)..(next + S::NR).min(end);
+            let part = share(next, call % row_panels, row_panels);
+            return p.right.ahead(part, self.ks.start + kb.start, kb.len());
+        }
+        let (next, k0) = if kb.end < self.ks.len() {
+            (r.clone(), kb.end)
+        } else {
+            (r.end..(r.end + r.len()).min(rows.end), 0)
+        };
+        p.left.ahead(share(next, call, calls), self.ks.start + k0, kb.len())
     }
 }
 

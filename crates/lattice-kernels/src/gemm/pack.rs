@@ -1,13 +1,20 @@
-//! Operands of the blocked product, brought into panels that the micro-kernel reads front to back.
+//! Operands of the blocked product, brought to where the micro-kernel reads them.
 
+use std::ops::Range;
+
+use super::Ahead;
 use crate::simd::Simd;
 
 /// The left operand A [m, k].
 pub(crate) trait Left: Sync {
-    /// Writes `dst[p * rows + i] = A[row + i, k0 + p]` for i < rows, p < k.
-    ///
-    /// `dst` holds `rows * k` elements.
-    fn pack<S: Simd>(&self, s: S, row: usize, rows: usize, k0: usize, k: usize, dst: &mut [f32]);
+    /// Writes `dst[p] = A[row, k0 + p]`.
+    fn row(&self, row: usize, k0: usize, dst: &mut [f32]);
+
+    /// All rows as they lie, and the elements between them, where they are f32 as they stand.
+    fn direct(&self) -> Option<(&[f32], usize)>;
+
+    /// Where rows `rows` lie from `k0` to `k0 + k`.
+    fn ahead(&self, rows: Range<usize>, k0: usize, k: usize) -> Ahead;
 }
 
 /// The right operand B [k, n].
@@ -22,7 +29,15 @@ pub(crate) trait Right: Sync {
     ///
     /// `dst` holds `k * NR` elements.
     fn pack<S: Simd>(&self, s: S, k0: usize, k: usize, col: usize, cols: usize, dst: &mut [f32]);
+
+    /// Where columns `cols` lie from `k0` to `k0 + k`, if each is one piece of memory.
+    fn ahead(&self, _cols: Range<usize>, _k0: usize, _k: usize) -> Ahead {
+        Ahead::NONE
+    }
 }
+
+/// Columns that are turned round at a time: with rows of 32 as they become, 8 kB.
+const COLUMNS: usize = 64;
 
 /// `dst[p * ld + i] = row i of the source at p`, for `rows` rows of `k` elements that lie `ld_src` apart in `src`.
 #[inline(always)]
@@ -42,17 +57,21 @@ pub(crate) fn transpose<S: Simd>(
     let (from, to) = (src.as_ptr(), dst.as_mut_ptr());
     let whole = k - k % 8;
     if rows >= 8 {
-        let mut i = 0;
-        loop {
-            for p in (0..whole).step_by(8) {
-                // SAFETY: rows i..i+8 and columns p..p+8 exist by the assertion.
-                unsafe { s.transpose8(from.add(i * ld_src + p), ld_src, to.add(p * ld + i), ld) };
+        // What a few columns become stays in the first-level cache until all rows were there.
+        for first in (0..whole).step_by(COLUMNS) {
+            let columns = first..(first + COLUMNS).min(whole);
+            let mut i = 0;
+            loop {
+                for p in columns.clone().step_by(8) {
+                    // SAFETY: rows i..i+8 and columns p..p+8 exist by the assertion.
+                    unsafe { s.transpose8(from.add(i * ld_src + p), ld_src, to.add(p * ld + i), ld) };
+                }
+                if i + 8 == rows {
+                    break;
+                }
+                // The last block may overlap the one before: the same values are written twice.
+                i = (i + 8).min(rows - 8);
             }
-            if i + 8 == rows {
-                break;
-            }
-            // The last block may overlap the one before: the same values are written twice.
-            i = (i + 8).min(rows - 8);
         }
     } else {
         transpose_plain(src, ld_src, 0..rows, 0..whole, dst, ld);
@@ -77,16 +96,25 @@ fn transpose_plain(
 }
 
 /// Rows of activations, `ld` elements apart.
-pub(crate) struct Rows<'a> {
+pub(crate) struct Matrix<'a> {
     /// First element of the first row.
     pub(crate) data: &'a [f32],
     /// Elements between rows.
     pub(crate) ld: usize,
 }
 
-impl Left for Rows<'_> {
+impl Left for Matrix<'_> {
     #[inline(always)]
-    fn pack<S: Simd>(&self, s: S, row: usize, rows: usize, k0: usize, k: usize, dst: &mut [f32]) {
-        transpose(s, &self.data[row * self.ld + k0..], self.ld, rows, k, dst, rows);
+    fn row(&self, row: usize, k0: usize, dst: &mut [f32]) {
+        dst.copy_from_slice(&self.data[row * self.ld + k0..][..dst.len()]);
+    }
+
+    fn direct(&self) -> Option<(&[f32], usize)> {
+        Some((self.data, self.ld))
+    }
+
+    fn ahead(&self, rows: Range<usize>, k0: usize, k: usize) -> Ahead {
+        let at = self.data.as_ptr().wrapping_add(rows.start * self.ld + k0);
+        Ahead::new(at.cast(), rows.len(), k * size_of::<f32>(), self.ld * size_of::<f32>())
     }
 }

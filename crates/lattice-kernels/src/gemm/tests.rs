@@ -60,7 +60,7 @@ proptest! {
             let mut out = vec![f32::NAN; m * width];
             let product = Product {
                 m, n, k,
-                left: &Rows { data: &a, ld: k },
+                left: &Matrix { data: &a, ld: k },
                 right: &Plain { data: &b, n },
                 row_bias: row_bias.then_some(&rb[..]),
                 col_bias: col_bias.then_some(&cb[..]),

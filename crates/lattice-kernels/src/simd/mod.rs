@@ -96,6 +96,9 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// Asks for the cache line of `p` ahead of its use. `p` may lie anywhere.
     fn prefetch(self, p: *const f32);
 
+    /// Asks for the cache line of `p` to come as near as the second-level cache. `p` may lie anywhere.
+    fn prefetch_second(self, p: *const f32);
+
     /// Transposes an 8x8 block: `dst[j * ld_dst + i] = src[i * ld_src + j]`.
     ///
     /// # Safety

@@ -94,6 +94,9 @@ impl Simd for Neon {
     fn prefetch(self, _p: *const f32) {}
 
     #[inline(always)]
+    fn prefetch_second(self, _p: *const f32) {}
+
+    #[inline(always)]
     unsafe fn transpose8(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for (i, j) in [(0, 0), (0, 4), (4, 0), (4, 4)] {
             // SAFETY: the four 4x4 quarters of the blocks the caller promises.

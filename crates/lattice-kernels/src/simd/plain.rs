@@ -109,6 +109,9 @@ impl Simd for Plain {
     fn prefetch(self, _p: *const f32) {}
 
     #[inline(always)]
+    fn prefetch_second(self, _p: *const f32) {}
+
+    #[inline(always)]
     unsafe fn transpose8(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         for i in 0..8 {
             for j in 0..8 {

@@ -119,6 +119,12 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
+    fn prefetch_second(self, p: *const f32) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
+    }
+
+    #[inline(always)]
     unsafe fn transpose8(self, src: *const f32, ld_src: usize, dst: *mut f32, ld_dst: usize) {
         // SAFETY: the caller's promise and the token.
         unsafe { transpose8_avx(src, ld_src, dst, ld_dst) }
@@ -181,6 +187,12 @@ impl Simd for Avx512 {
     fn prefetch(self, p: *const f32) {
         // SAFETY: SSE is part of x86-64; a prefetch accesses nothing.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(p.cast()) };
+    }
+
+    #[inline(always)]
+    fn prefetch_second(self, p: *const f32) {
+        // SAFETY: as above.
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) };
     }
 
     #[inline(always)]
