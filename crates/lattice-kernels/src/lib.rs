@@ -12,6 +12,7 @@ mod attention;
 mod conv;
 mod gemm;
 mod linear;
+mod lowrank;
 pub mod nn;
 mod norm;
 pub mod ops;
@@ -27,5 +28,6 @@ mod widen;
 
 pub use activation::Activation;
 pub use allocator::{keep_freed_memory, release_freed_memory};
+pub use lowrank::{LowRank, add_low_rank};
 pub use simd::instruction_set;
 pub use weight::{StoredDType, Weight};

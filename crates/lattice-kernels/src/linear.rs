@@ -103,7 +103,7 @@ impl Kernel for Dots<'_> {
         let mut buffer = Scratch::take(self.k);
         {
             for j in self.rows.clone() {
-                let w = self.stored.row(j, 0, self.k, &mut buffer);
+                let w = self.stored.row(s, j, 0, self.k, &mut buffer);
                 let mut i = 0;
                 while i < self.m {
                     let take = (self.m - i).min(4);

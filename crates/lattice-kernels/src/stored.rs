@@ -47,7 +47,7 @@ impl<'a> StoredRows<'a> {
             let step = STEP.min(k - p);
             for i in 0..rows {
                 let at = (row + i) * self.k + k0 + p;
-                self.weight.read_f32_inline(at, &mut widened[i * STEP..i * STEP + step]);
+                self.weight.read_f32_inline(s, at, &mut widened[i * STEP..i * STEP + step]);
             }
             transpose(s, &widened, STEP, rows, step, &mut dst[p * ld..], ld);
         }
@@ -55,23 +55,30 @@ impl<'a> StoredRows<'a> {
 
     /// Row `row` at `k0..k0 + k`, in place or widened into `buffer`.
     #[inline(always)]
-    pub(crate) fn row<'b>(&'b self, row: usize, k0: usize, k: usize, buffer: &'b mut [f32]) -> &'b [f32] {
+    pub(crate) fn row<'b, S: Simd>(
+        &'b self,
+        s: S,
+        row: usize,
+        k0: usize,
+        k: usize,
+        buffer: &'b mut [f32],
+    ) -> &'b [f32] {
         let at = (self.start + row) * self.k + k0;
         if let Some(all) = self.direct {
             return &all[at..at + k];
         }
-        self.weight.read_f32_inline(at, &mut buffer[..k]);
+        self.weight.read_f32_inline(s, at, &mut buffer[..k]);
         &buffer[..k]
     }
 }
 
 impl Left for StoredRows<'_> {
     #[inline(always)]
-    fn row(&self, row: usize, k0: usize, dst: &mut [f32]) {
+    fn row<S: Simd>(&self, s: S, row: usize, k0: usize, dst: &mut [f32]) {
         let at = (self.start + row) * self.k + k0;
         match self.direct {
             Some(all) => dst.copy_from_slice(&all[at..at + dst.len()]),
-            None => self.weight.read_f32_inline(at, dst),
+            None => self.weight.read_f32_inline(s, at, dst),
         }
     }
 

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use candle_core::{Device, Result, Shape, Tensor, bail};
 
 use crate::quant::BlockType;
+use crate::simd::Simd;
 use crate::widen::{widen, widen_dispatched};
 
 /// Element type of stored bytes (the names of the safetensors format, and the block types of GGUF).
@@ -237,10 +238,10 @@ impl Weight {
 
     /// [`Self::read_f32`] for use inside kernels, whose instruction set it is compiled for.
     #[inline(always)]
-    pub(crate) fn read_f32_inline(&self, start: usize, out: &mut [f32]) {
+    pub(crate) fn read_f32_inline<S: Simd>(&self, s: S, start: usize, out: &mut [f32]) {
         match self.0.dtype {
             StoredDType::Block(block) => block.widen_range(&self.0.bytes, start, out),
-            dtype => widen(dtype, self.stored(start, out.len()), out),
+            dtype => widen(s, dtype, self.stored(start, out.len()), out),
         }
         self.rescale(out);
     }

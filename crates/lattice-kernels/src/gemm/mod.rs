@@ -12,8 +12,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use micro::ANY;
-pub(crate) use micro::{Ahead, Rows, Tile, micro};
+pub(crate) use micro::{ANY, Ahead, Rows, Tile, micro};
 pub(crate) use pack::{Left, Matrix, Right, transpose};
 
 use crate::activation::Activation;
@@ -253,7 +252,7 @@ impl<L: Left, R: Right> Slab<'_, '_, L, R> {
                 let left = &mut left[skip..];
                 if !has_left {
                     for (row, dst) in r.clone().zip(left.chunks_exact_mut(LEFT_ROW)) {
-                        p.left.row(row, ks.start + kb.start, &mut dst[..kb.len()]);
+                        p.left.row(s, row, ks.start + kb.start, &mut dst[..kb.len()]);
                     }
                 }
                 let begins = self.first && kb.start == 0;

@@ -8,7 +8,7 @@ use crate::simd::Simd;
 /// The left operand A [m, k].
 pub(crate) trait Left: Sync {
     /// Writes `dst[p] = A[row, k0 + p]`.
-    fn row(&self, row: usize, k0: usize, dst: &mut [f32]);
+    fn row<S: Simd>(&self, s: S, row: usize, k0: usize, dst: &mut [f32]);
 
     /// All rows as they lie, and the elements between them, where they are f32 as they stand.
     fn direct(&self) -> Option<(&[f32], usize)>;
@@ -105,7 +105,7 @@ pub(crate) struct Matrix<'a> {
 
 impl Left for Matrix<'_> {
     #[inline(always)]
-    fn row(&self, row: usize, k0: usize, dst: &mut [f32]) {
+    fn row<S: Simd>(&self, _: S, row: usize, k0: usize, dst: &mut [f32]) {
         dst.copy_from_slice(&self.data[row * self.ld + k0..][..dst.len()]);
     }
 

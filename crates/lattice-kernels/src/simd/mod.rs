@@ -16,11 +16,16 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 pub(crate) use plain::Plain;
 
+use crate::widen::f16_to_f32;
+
 /// Vector columns of a micro-tile: a tile of the matrix product is up to [`Simd::MR`] rows by `NV * LANES` columns.
 pub(crate) const NV: usize = 2;
 
 /// The largest [`Simd::MR`] of all instruction sets.
 pub(crate) const MAX_MR: usize = 14;
+
+/// Elements of the widest vector of all instruction sets.
+pub(crate) const MAX_LANES: usize = 16;
 
 /// The widest micro-tile of all instruction sets, in columns.
 pub(crate) const MAX_NR: usize = 32;
@@ -65,6 +70,37 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     /// # Safety
     /// `p` is valid for writing `n` elements.
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: Self::V);
+
+    /// Loads `LANES` IEEE halves.
+    ///
+    /// # Safety
+    /// `p` is valid for reading 2 * `LANES` bytes; no alignment is needed.
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> Self::V {
+        let mut lanes = [0f32; MAX_LANES];
+        for (i, lane) in lanes.iter_mut().enumerate().take(Self::LANES) {
+            // SAFETY: the caller's promise.
+            *lane = f16_to_f32(u16::from_le_bytes(unsafe { p.add(2 * i).cast::<[u8; 2]>().read() }));
+        }
+        // SAFETY: LANES <= MAX_LANES.
+        unsafe { self.load(lanes.as_ptr()) }
+    }
+
+    /// Stores `LANES` elements as IEEE halves, rounded to nearest, ties to even.
+    ///
+    /// # Safety
+    /// `p` is valid for writing 2 * `LANES` bytes; no alignment is needed.
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: Self::V) {
+        let mut lanes = [0f32; MAX_LANES];
+        // SAFETY: LANES <= MAX_LANES; the caller's promise.
+        unsafe {
+            self.store(lanes.as_mut_ptr(), v);
+            for (i, &lane) in lanes.iter().enumerate().take(Self::LANES) {
+                p.add(2 * i).cast::<[u8; 2]>().write(half::f16::from_f32(lane).to_le_bytes());
+            }
+        }
+    }
 
     /// a + b.
     fn add(self, a: Self::V, b: Self::V) -> Self::V;

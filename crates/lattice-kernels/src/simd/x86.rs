@@ -9,14 +9,17 @@ use std::arch::x86_64::*;
 
 use super::{Kernel, Simd};
 
-/// AVX2 and FMA: 8 lanes, 16 registers.
+/// AVX2 and FMA, with the conversions of F16C: 8 lanes, 16 registers.
 #[derive(Clone, Copy)]
 pub(crate) struct Avx2(());
 
 impl Avx2 {
-    /// The token, if the processor has AVX2 and FMA.
+    /// The token, if the processor has AVX2, FMA and F16C.
     pub(crate) fn detect() -> Option<Self> {
-        (is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")).then_some(Self(()))
+        let has = is_x86_feature_detected!("avx2")
+            && is_x86_feature_detected!("fma")
+            && is_x86_feature_detected!("f16c");
+        has.then_some(Self(()))
     }
 }
 
@@ -31,12 +34,12 @@ impl Avx512 {
     }
 }
 
-#[target_feature(enable = "avx2,fma")]
+#[target_feature(enable = "avx2,fma,f16c")]
 fn run_avx2<K: Kernel>(simd: Avx2, kernel: K) -> K::Output {
     kernel.run(simd)
 }
 
-#[target_feature(enable = "avx512f,avx2,fma")]
+#[target_feature(enable = "avx512f,avx2,fma,f16c")]
 fn run_avx512<K: Kernel>(simd: Avx512, kernel: K) -> K::Output {
     kernel.run(simd)
 }
@@ -85,6 +88,17 @@ impl Simd for Avx2 {
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m256) {
         // SAFETY: as for `load_partial`.
         unsafe { _mm256_maskstore_ps(p, _mm256_loadu_si256(MASK.as_ptr().add(8 - n.min(8)).cast()), v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m256 {
+        // SAFETY: the caller's promise and the token.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: __m256) {
+        // SAFETY: the caller's promise and the token.
+        unsafe { _mm_storeu_si128(p.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
 
     methods! {
@@ -161,6 +175,17 @@ impl Simd for Avx512 {
     unsafe fn store_partial(self, p: *mut f32, n: usize, v: __m512) {
         // SAFETY: as for `load_partial`.
         unsafe { _mm512_mask_storeu_ps(p, ((1u32 << n.min(16)) - 1) as u16, v) }
+    }
+
+    #[inline(always)]
+    unsafe fn load_f16(self, p: *const u8) -> __m512 {
+        // SAFETY: the caller's promise and the token.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(p.cast())) }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, p: *mut u8, v: __m512) {
+        // SAFETY: the caller's promise and the token.
+        unsafe { _mm256_storeu_si256(p.cast(), _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(v)) }
     }
 
     methods! {

@@ -1,28 +1,25 @@
-//! Plain LoRAs on a weight in one pass. A tile of the weight is widened, the products of all patches are added to it while it lies in the
-//! cache, and it is rounded into its place: nothing of the weight's size is made but the result.
-
-use std::mem::MaybeUninit;
-use std::ops::Range;
+//! Plain LoRAs on a weight in one pass, by [`lattice_kernels::add_low_rank`]: nothing of the weight's size is made but the result.
 
 use bytes::Bytes;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-use lattice_kernels::{StoredDType, Weight};
+use lattice_kernels::{LowRank, Weight, add_low_rank};
 
 use super::apply::{Patch, PatchError};
-use super::linalg::{Matrix, multiply_add_tile};
+use super::linalg::Matrix;
 use super::module::AdapterKind;
 
-/// Rows and columns of a tile: half a megabyte of f32, in the second-level cache with the factors beside it.
-const ROWS: usize = 256;
-const COLUMNS: usize = 512;
-
-/// What one patch does to a tile: `w *= model; w += factor * up * down`.
+/// What one patch does to a weight: `w *= model; w += factor * up * down`.
 struct Term {
     model: f32,
     factor: f32,
     up: Matrix,
     down: Matrix,
+}
+
+impl Term {
+    fn low_rank(&self) -> LowRank<'_> {
+        let (up, down) = (&self.up.values, &self.down.values);
+        LowRank { model: self.model, factor: self.factor, up, down, rank: self.down.rows }
+    }
 }
 
 /// The patched weight's bytes in its own type, as [`super::apply_patches`] and rounding to nearest would make them; `None` where that is
@@ -31,43 +28,13 @@ struct Term {
 /// # Errors
 /// If an adapter's tensor holds NaN or infinity.
 pub(crate) fn patch(weight: &Weight, patches: &[Patch]) -> Result<Option<Bytes>, PatchError> {
-    let plain = matches!(weight.dtype(), StoredDType::F32 | StoredDType::F16 | StoredDType::BF16)
-        && weight.scale().is_none()
-        && cfg!(target_endian = "little");
     let [rows, rest @ ..] = weight.dims() else { return Ok(None) };
     let (rows, columns) = (*rows, rest.iter().product());
-    if !plain || rows == 0 || columns == 0 || !patches.iter().all(|patch| fits(patch, rows, columns)) {
+    if !patches.iter().all(|patch| fits(patch, rows, columns)) {
         return Ok(None);
     }
     let terms = patches.iter().filter_map(|patch| term(patch).transpose()).collect::<Result<Vec<_>, _>>()?;
-    let length = weight.bytes().len();
-    let size = weight.dtype().size();
-    let mut out: Vec<u8> = Vec::with_capacity(length);
-    let room = &mut out.spare_capacity_mut()[..length];
-    let mut tile = vec![0f32; ROWS.min(rows) * COLUMNS.min(columns)];
-    for r in pieces(rows, ROWS) {
-        for c in pieces(columns, COLUMNS) {
-            let tile = &mut tile[..r.len() * c.len()];
-            for (row, values) in r.clone().zip(tile.chunks_exact_mut(c.len())) {
-                weight.read_f32(row * columns + c.start, values);
-            }
-            for term in &terms {
-                if term.model != 1.0 {
-                    for v in tile.iter_mut() {
-                        *v *= term.model;
-                    }
-                }
-                multiply_add_tile(tile, &term.up, r.clone(), &term.down, c.clone(), term.factor);
-            }
-            for (row, values) in r.clone().zip(tile.chunks_exact(c.len())) {
-                let start = (row * columns + c.start) * size;
-                round(values, weight.dtype(), &mut room[start..start + values.len() * size]);
-            }
-        }
-    }
-    // SAFETY: the tiles cover all rows and columns, and each of their rows was written above.
-    unsafe { out.set_len(length) };
-    Ok(Some(out.into()))
+    Ok(add_low_rank(weight, &terms.iter().map(Term::low_rank).collect::<Vec<_>>()))
 }
 
 /// Whether a patch is the product of two matrices of the weight's sizes and nothing else.
@@ -90,36 +57,11 @@ fn term(patch: &Patch) -> Result<Option<Term>, PatchError> {
     Ok(Some(Term { model: patch.model_strength as f32, factor, up, down }))
 }
 
-fn pieces(length: usize, step: usize) -> impl Iterator<Item = Range<usize>> + Clone {
-    (0..length).step_by(step).map(move |start| start..(start + step).min(length))
-}
-
-/// Rounds values to nearest into their place. The type is one of those that [`patch`] takes.
-fn round(values: &[f32], dtype: StoredDType, out: &mut [MaybeUninit<u8>]) {
-    match dtype {
-        StoredDType::F16 => {
-            let mut halves = [f16::ZERO; COLUMNS];
-            let halves = &mut halves[..values.len()];
-            // Through the processor's conversion instructions, which `half` uses for slices.
-            halves.convert_from_f32_slice(values);
-            out.write_copy_of_slice(bytemuck::cast_slice(halves.reinterpret_cast()));
-        }
-        StoredDType::BF16 => {
-            let mut halves = [0u16; COLUMNS];
-            let halves = &mut halves[..values.len()];
-            for (half, &v) in halves.iter_mut().zip(values) {
-                *half = half::bf16::from_f32(v).to_bits();
-            }
-            out.write_copy_of_slice(bytemuck::cast_slice(halves));
-        }
-        _ => drop(out.write_copy_of_slice(bytemuck::cast_slice(values))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
+    use lattice_kernels::StoredDType;
     use proptest::prelude::*;
 
     use super::*;

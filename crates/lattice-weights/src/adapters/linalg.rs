@@ -1,7 +1,5 @@
 //! The few matrix operations adapters need, in f32, row major.
 
-use std::ops::Range;
-
 use gemm::{Parallelism, gemm};
 
 /// A matrix: values in rows.
@@ -85,34 +83,12 @@ pub(super) fn multiply_add(out: &mut [f32], a: &Matrix, b: &Matrix, factor: f32)
     if !fits {
         return None;
     }
-    if !out.is_empty() {
-        multiply_add_tile(out, a, 0..a.rows, b, 0..b.columns, factor);
-    }
-    Some(())
-}
-
-/// The part of `out += factor * a b` that rows of a and columns of b make; `out` holds that part alone.
-///
-/// # Panics
-/// If the part lies outside the product, or the sizes do not fit.
-pub(super) fn multiply_add_tile(
-    out: &mut [f32],
-    a: &Matrix,
-    rows: Range<usize>,
-    b: &Matrix,
-    columns: Range<usize>,
-    factor: f32,
-) {
-    let (m, k, n) = (rows.len(), a.columns, columns.len());
-    assert!(k == b.rows && out.len() == m * n, "a tile of another product");
+    let (m, k, n) = (a.rows, a.columns, b.columns);
     if out.is_empty() || k == 0 {
-        return;
+        return Some(());
     }
-    let a = &a.values[rows.start * k..rows.end * k];
-    let from_column = &b.values[columns.start..];
-    assert!(columns.end <= b.columns && from_column.len() >= (k - 1) * b.columns + n);
-    // SAFETY: `out` holds m x n elements and is borrowed exclusively, `a` m x k, and the last element of b that is read, row k - 1 and
-    // column n - 1 from its start, lies inside, all just checked. Parameters are patched in parallel, so one product stays on its thread.
+    // SAFETY: `out` holds m x n elements and is borrowed exclusively, `a` m x k, `b` k x n, all just checked. Parameters are patched in
+    // parallel, so one product stays on its thread.
     unsafe {
         gemm(
             m,
@@ -122,12 +98,12 @@ pub(super) fn multiply_add_tile(
             1,
             n as isize,
             true,
-            a.as_ptr(),
+            a.values.as_ptr(),
             1,
             k as isize,
-            from_column.as_ptr(),
+            b.values.as_ptr(),
             1,
-            b.columns as isize,
+            n as isize,
             1.0,
             factor,
             false,
@@ -136,6 +112,7 @@ pub(super) fn multiply_add_tile(
             Parallelism::None,
         );
     }
+    Some(())
 }
 
 #[cfg(test)]
@@ -150,9 +127,6 @@ mod tests {
         multiply_add(&mut out, &a, &b, 2.0).unwrap();
         assert_eq!(out, [24.0, 8.0, 42.0, 8.0]);
         assert!(multiply_add(&mut out, &b, &b, 1.0).is_none());
-        let mut corner = [1.0];
-        multiply_add_tile(&mut corner, &a, 1..2, &b, 1..2, 1.0);
-        assert_eq!(corner, [0.0]);
     }
 
     #[test]

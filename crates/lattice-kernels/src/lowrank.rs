@@ -1,0 +1,214 @@
+//! A stored matrix with products of narrow matrices added to it, in one pass: what a LoRA (Hu et al., *LoRA: Low-rank adaptation of large
+//! language models*, 2021, eq. 3) makes of a weight.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+use half::bf16;
+
+use crate::gemm::{ANY, Ahead, Rows, Tile, micro, split};
+use crate::scratch::{Scratch, aligned};
+use crate::simd::{Kernel, Simd, dispatch};
+use crate::{StoredDType, Weight};
+
+/// Columns of a tile; with as many rows as a micro-tile has, it stays in the first-level cache.
+const COLUMNS: usize = 512;
+
+/// `W * model + factor * up down` for W [rows, columns], up [rows, rank], down [rank, columns].
+#[derive(Clone, Copy, Debug)]
+pub struct LowRank<'a> {
+    /// Factor of the matrix as it was.
+    pub model: f32,
+    /// Factor of the product.
+    pub factor: f32,
+    /// [rows, rank].
+    pub up: &'a [f32],
+    /// [rank, columns].
+    pub down: &'a [f32],
+    /// Inner size of the product.
+    pub rank: usize,
+}
+
+/// The bytes of `weight`, seen as a matrix of the first axis by all others, with one product after the other added in f32 and rounded to
+/// nearest, in its own type. `None` where the type is not f32, f16 or bf16 or has a scale, where the matrix has no elements, or where
+/// sizes do not fit.
+///
+/// Runs on the calling thread: parameters are patched in parallel.
+pub fn add_low_rank(weight: &Weight, terms: &[LowRank<'_>]) -> Option<Bytes> {
+    let plain = matches!(weight.dtype(), StoredDType::F32 | StoredDType::F16 | StoredDType::BF16)
+        && weight.scale().is_none()
+        && cfg!(target_endian = "little");
+    let [rows, rest @ ..] = weight.dims() else { return None };
+    let (rows, columns) = (*rows, rest.iter().product::<usize>());
+    let fits = |term: &LowRank<'_>| {
+        Some(term.up.len()) == rows.checked_mul(term.rank)
+            && Some(term.down.len()) == columns.checked_mul(term.rank)
+    };
+    if !plain || rows == 0 || columns == 0 || !terms.iter().all(fits) {
+        return None;
+    }
+    let length = weight.bytes().len();
+    let mut out: Vec<u8> = Vec::with_capacity(length);
+    dispatch(Sum { weight, terms, rows, columns, out: out.as_mut_ptr() });
+    // SAFETY: the tiles cover all rows and columns, and each of their rows was written.
+    unsafe { out.set_len(length) };
+    Some(out.into())
+}
+
+struct Sum<'a> {
+    weight: &'a Weight,
+    terms: &'a [LowRank<'a>],
+    rows: usize,
+    columns: usize,
+    /// Bytes of the result, not yet initialised.
+    out: *mut u8,
+}
+
+/// Where the operands of one term lie in scratch.
+struct Packed {
+    /// Rows of `up` times the factor, [`Packed::row`] apart.
+    up: Range<usize>,
+    /// Panels [rank][NR] of some columns of `down`.
+    down: Range<usize>,
+    /// Elements between rows of `up`: whole cache lines and one more, so that rows lie in different sets.
+    row: usize,
+}
+
+impl Kernel for Sum<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<S: Simd>(self, s: S) {
+        let chunks = self.columns.div_ceil(COLUMNS);
+        let width = self.columns.min(COLUMNS).next_multiple_of(S::NR);
+        let mut packed = Vec::with_capacity(self.terms.len());
+        let mut len = 0;
+        for term in self.terms {
+            let row = aligned(term.rank) + 16;
+            let (up, down) = (self.rows * row, aligned(width * term.rank));
+            packed.push(Packed { up: len..len + up, down: len + up..len + up + down, row });
+            len += up + down;
+        }
+        let mut scratch = Scratch::take(len + S::MR * width);
+        let (operands, tile) = scratch.split_at_mut(len);
+        for (term, at) in self.terms.iter().zip(&packed) {
+            let rows = operands[at.up.clone()].chunks_exact_mut(at.row);
+            for (to, from) in rows.zip(term.up.chunks_exact(term.rank.max(1))) {
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = from * term.factor;
+                }
+            }
+        }
+        for columns in split(self.columns, chunks, S::NR) {
+            for (term, at) in self.terms.iter().zip(&packed) {
+                self.pack::<S>(term, &columns, &mut operands[at.down.clone()]);
+            }
+            for rows in split(self.rows, self.rows.div_ceil(S::MR), 1) {
+                self.read(s, &rows, &columns, tile, width);
+                for (term, at) in self.terms.iter().zip(&packed) {
+                    if term.model != 1.0 {
+                        for v in &mut tile[..rows.len() * width] {
+                            *v *= term.model;
+                        }
+                    }
+                    let up = &operands[at.up.clone()][rows.start * at.row..rows.end * at.row];
+                    let down =
+                        &operands[at.down.clone()][..columns.len().next_multiple_of(S::NR) * term.rank];
+                    multiply_add(s, up, at.row, down, term.rank, tile, width);
+                }
+                self.write(s, &rows, &columns, tile, width);
+            }
+        }
+    }
+}
+
+/// tile += up down for some rows of `up`, `row` elements apart, and panels [rank][NR] of `down`; rows of the tile lie `width` apart.
+#[inline(always)]
+fn multiply_add<S: Simd>(
+    s: S,
+    up: &[f32],
+    row: usize,
+    down: &[f32],
+    rank: usize,
+    tile: &mut [f32],
+    width: usize,
+) {
+    let rows = up.len() / row;
+    assert!(rank <= row && tile.len() >= rows * width && width.is_multiple_of(S::NR));
+    let left = Rows::plain(up.as_ptr(), row);
+    for (index, panel) in down.chunks_exact((rank * S::NR).max(1)).enumerate() {
+        assert!((index + 1) * S::NR <= width);
+        let sums = Tile::new(tile[index * S::NR..].as_mut_ptr(), width, S::NR).accumulate();
+        // SAFETY: `up` has these rows of at least rank elements, and the tile its rows of the panel's columns, by the assertions.
+        unsafe { micro::<S, ANY>(s, rows, rank, left, panel.as_ptr(), &sums, Ahead::NONE) };
+    }
+}
+
+impl Sum<'_> {
+    /// Panels [rank][NR] of `columns` of a term's `down`, zeros beyond them.
+    #[inline(always)]
+    fn pack<S: Simd>(&self, term: &LowRank<'_>, columns: &Range<usize>, to: &mut [f32]) {
+        for (k, row) in term.down.chunks_exact(self.columns).enumerate() {
+            for (panel, from) in row[columns.clone()].chunks(S::NR).enumerate() {
+                let to = &mut to[(panel * term.rank + k) * S::NR..][..S::NR];
+                to[..from.len()].copy_from_slice(from);
+                to[from.len()..].fill(0.0);
+            }
+        }
+    }
+
+    /// Widens a tile of the weight: rows `width` apart.
+    #[inline(always)]
+    fn read<S: Simd>(
+        &self,
+        s: S,
+        rows: &Range<usize>,
+        columns: &Range<usize>,
+        tile: &mut [f32],
+        width: usize,
+    ) {
+        for (row, to) in rows.clone().zip(tile.chunks_exact_mut(width)) {
+            self.weight.read_f32_inline(s, row * self.columns + columns.start, &mut to[..columns.len()]);
+        }
+    }
+
+    /// Rounds a tile to where it belongs.
+    #[inline(always)]
+    fn write<S: Simd>(&self, s: S, rows: &Range<usize>, columns: &Range<usize>, tile: &[f32], width: usize) {
+        let size = self.weight.dtype().size();
+        for (row, from) in rows.clone().zip(tile.chunks_exact(width)) {
+            let from = &from[..columns.len()];
+            // SAFETY: `out` has room for all rows; the row's columns end before the next row.
+            unsafe {
+                let to = self.out.add((row * self.columns + columns.start) * size);
+                match self.weight.dtype() {
+                    StoredDType::F16 => round_f16(s, from, to),
+                    StoredDType::BF16 => {
+                        for (i, &v) in from.iter().enumerate() {
+                            to.add(2 * i).cast::<[u8; 2]>().write(bf16::from_f32(v).to_le_bytes());
+                        }
+                    }
+                    _ => std::ptr::copy_nonoverlapping(from.as_ptr().cast(), to, from.len() * size),
+                }
+            }
+        }
+    }
+}
+
+/// Rounds to IEEE halves.
+///
+/// # Safety
+/// `to` is valid for writing two bytes per element.
+#[inline(always)]
+unsafe fn round_f16<S: Simd>(s: S, from: &[f32], to: *mut u8) {
+    let whole = from.len() - from.len() % S::LANES;
+    // SAFETY: elements below the length, by the caller's promise.
+    unsafe {
+        for i in (0..whole).step_by(S::LANES) {
+            s.store_f16(to.add(2 * i), s.load(from.as_ptr().add(i)));
+        }
+        for (i, &v) in from.iter().enumerate().skip(whole) {
+            to.add(2 * i).cast::<[u8; 2]>().write(half::f16::from_f32(v).to_le_bytes());
+        }
+    }
+}
