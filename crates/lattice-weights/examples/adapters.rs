@@ -31,6 +31,7 @@ fn sample(weights: &StateDict) -> Vec<f32> {
 }
 
 fn main() -> Result<(), Error> {
+    lattice_kernels::keep_freed_memory();
     let files: Vec<String> = std::env::args().skip(1).collect();
     let [weights, adapter] = files.as_slice() else {
         return Err("usage: adapters WEIGHTS LORA < CASES".into());
