@@ -114,7 +114,8 @@ impl Kernel for Sum<'_> {
                     let up = &operands[at.up.clone()][rows.start * at.row..rows.end * at.row];
                     let down =
                         &operands[at.down.clone()][..columns.len().next_multiple_of(S::NR) * term.rank];
-                    multiply_add(s, up, at.row, down, term.rank, tile, width);
+                    let ahead = |row| self.ahead(&rows, row, &columns);
+                    multiply_add(s, up, at.row, down, term.rank, ahead, tile, width);
                 }
                 self.write(s, &rows, &columns, tile, width);
             }
@@ -122,7 +123,8 @@ impl Kernel for Sum<'_> {
     }
 }
 
-/// tile += up down for some rows of `up`, `row` elements apart, and panels [rank][NR] of `down`; rows of the tile lie `width` apart.
+/// tile += up down for some rows of `up`, `row` elements apart, and panels [rank][NR] of `down`; rows of the tile lie `width` apart. Panel i
+/// asks for `ahead(i)` meanwhile.
 #[inline(always)]
 fn multiply_add<S: Simd>(
     s: S,
@@ -130,6 +132,7 @@ fn multiply_add<S: Simd>(
     row: usize,
     down: &[f32],
     rank: usize,
+    ahead: impl Fn(usize) -> Ahead,
     tile: &mut [f32],
     width: usize,
 ) {
@@ -140,11 +143,24 @@ fn multiply_add<S: Simd>(
         assert!((index + 1) * S::NR <= width);
         let sums = Tile::new(tile[index * S::NR..].as_mut_ptr(), width, S::NR).accumulate();
         // SAFETY: `up` has these rows of at least rank elements, and the tile its rows of the panel's columns, by the assertions.
-        unsafe { micro::<S, ANY>(s, rows, rank, left, panel.as_ptr(), &sums, Ahead::NONE) };
+        unsafe { micro::<S, ANY>(s, rows, rank, left, panel.as_ptr(), &sums, ahead(index)) };
     }
 }
 
 impl Sum<'_> {
+    /// What is read and written when a tile is done: row `row` of the weight's next tile, and of this one's place in the result.
+    #[inline(always)]
+    fn ahead(&self, rows: &Range<usize>, row: usize, columns: &Range<usize>) -> Ahead {
+        if row >= rows.len() {
+            return Ahead::NONE;
+        }
+        let size = self.weight.dtype().size();
+        let at = |row: usize| (row * self.columns + columns.start) * size;
+        let next = self.weight.bytes().as_ptr().wrapping_add(at(rows.end + row));
+        let result = self.out.wrapping_add(at(rows.start + row)).cast_const();
+        Ahead::new(next, 2, columns.len() * size, (result.addr()).wrapping_sub(next.addr()))
+    }
+
     /// Panels [rank][NR] of `columns` of a term's `down`, zeros beyond them.
     #[inline(always)]
     fn pack<S: Simd>(&self, term: &LowRank<'_>, columns: &Range<usize>, to: &mut [f32]) {
