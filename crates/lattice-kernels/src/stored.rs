@@ -106,7 +106,7 @@ impl Right for Transposed<'_> {
         self.0.pack_rows(s, col, cols, k0, k, dst, S::NR);
     }
 
-    fn ahead(&self, cols: Range<usize>, k0: usize, k: usize) -> Ahead {
-        Left::ahead(&self.0, cols, k0, k)
+    fn ahead(&self, cols: Range<usize>, k0: usize, k: usize) -> Option<Ahead> {
+        Some(Left::ahead(&self.0, cols, k0, k))
     }
 }

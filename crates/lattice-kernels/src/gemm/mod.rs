@@ -145,7 +145,9 @@ impl<L: Left, R: Right> Kernel for Block<'_, '_, L, R> {
         let slabs = p.k.div_ceil(k_slab).max(1);
         for (index, ks) in split(p.k, slabs, 1).enumerate() {
             let k_blocks = ks.len().div_ceil(KC).max(1);
-            let resident = self.rows.len() * k_blocks * LEFT_ROW <= RESIDENT;
+            // Narrow slabs only pay where they are asked for ahead: they would break what lies in order into short pieces.
+            let resident = self.rows.len() * k_blocks * LEFT_ROW <= RESIDENT
+                && p.right.ahead(0..0, ks.start, ks.len()).is_some();
             let fitting = if resident { RESIDENT_SLAB } else { SLAB } / ks.len().max(1) / halves;
             let chunk = (fitting / S::NR * S::NR).max(S::NR);
             let chunks = self.columns.len().div_ceil(chunk);
@@ -339,7 +341,7 @@ impl<L: Left, R: Right> Slab<'_, '_, L, R> {
             let end = self.columns_end + panel.col - (self.cols.start + panel.out % self.cols.len());
             let next = next.min(end)..(next + S::NR).min(end);
             let part = share(next, call % row_panels, row_panels);
-            return p.right.ahead(part, self.ks.start + kb.start, kb.len());
+            return p.right.ahead(part, self.ks.start + kb.start, kb.len()).unwrap_or(Ahead::NONE);
         }
         let (next, k0) = if kb.end < self.ks.len() {
             (r.clone(), kb.end)

@@ -31,8 +31,8 @@ pub(crate) trait Right: Sync {
     fn pack<S: Simd>(&self, s: S, k0: usize, k: usize, col: usize, cols: usize, dst: &mut [f32]);
 
     /// Where columns `cols` lie from `k0` to `k0 + k`, if each is one piece of memory.
-    fn ahead(&self, _cols: Range<usize>, _k0: usize, _k: usize) -> Ahead {
-        Ahead::NONE
+    fn ahead(&self, _cols: Range<usize>, _k0: usize, _k: usize) -> Option<Ahead> {
+        None
     }
 }
 
