@@ -11,6 +11,9 @@
 //! Patches are transformed for a bounded number of tiles at a time, filters for a block of channels at a time on each
 //! thread, so no weight is ever held in its four times larger transformed form.
 
+// Iterators over arrays of vectors would put them into memory and call functions that the compiler does not always inline.
+#![allow(clippy::needless_range_loop)]
+
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -216,7 +219,8 @@ impl Kernel for Patches<'_> {
                 self.load_rows(s, &self.x[plane * h * w..(plane + 1) * h * w], &segment, &mut rows);
                 let width = EDGE * segment.len + 2;
                 transform_rows(s, &mut rows, width);
-                for (rows, columns) in rows.iter().zip(&mut columns) {
+                for row in 0..SIDE {
+                    let (rows, columns) = (&rows[row], &mut columns[row]);
                     for i in (0..segment.len).step_by(8) {
                         // Eight tiles, EDGE apart and overlapping, become eight columns of which six are used.
                         let from = &rows[EDGE * i..EDGE * (i + 8) + 4];
@@ -266,15 +270,16 @@ impl Patches<'_> {
             for i in (0..segment.len).step_by(S::LANES) {
                 let n = (segment.len - i).min(S::LANES);
                 let mut d = [s.zero(); SIDE];
-                for (d, column) in d.iter_mut().zip(columns) {
+                for column in 0..SIDE {
                     // SAFETY: i + LANES <= SEGMENT, a multiple of LANES.
-                    *d = unsafe { s.load(column.as_ptr().add(i)) };
+                    d[column] = unsafe { s.load(columns[column].as_ptr().add(i)) };
                 }
-                for (column, v) in input_transform(s, d).into_iter().enumerate() {
+                let d = input_transform(s, d);
+                for column in 0..SIDE {
                     let position = (row * SIDE + column) * self.layout.position();
                     // SAFETY: the buffer reaches to the segment's end at the last position, as `at` checked; this task
                     // alone writes channel c.
-                    unsafe { s.store_n(out.add(position + i), n, v) };
+                    unsafe { s.store_n(out.add(position + i), n, d[column]) };
                 }
             }
         }
@@ -286,13 +291,14 @@ impl Patches<'_> {
 fn transform_rows<S: Simd>(s: S, rows: &mut [[f32; ROW]; SIDE], width: usize) {
     for x in (0..width).step_by(S::LANES) {
         let mut d = [s.zero(); SIDE];
-        for (d, row) in d.iter_mut().zip(rows.iter()) {
+        for y in 0..SIDE {
             // SAFETY: width <= ROW, a multiple of LANES.
-            *d = unsafe { s.load(row[x..].as_ptr()) };
+            d[y] = unsafe { s.load(rows[y][x..].as_ptr()) };
         }
-        for (v, row) in input_transform(s, d).into_iter().zip(rows.iter_mut()) {
+        let d = input_transform(s, d);
+        for y in 0..SIDE {
             // SAFETY: as above.
-            unsafe { s.store(row[x..].as_mut_ptr(), v) };
+            unsafe { s.store(rows[y][x..].as_mut_ptr(), d[y]) };
         }
     }
 }
@@ -408,18 +414,20 @@ impl Filters<'_> {
                     let mut rows = [[s.zero(); 3]; SIDE];
                     for x in 0..3 {
                         let mut g = [s.zero(); 3];
-                        for (y, g) in g.iter_mut().enumerate() {
+                        for y in 0..3 {
                             // SAFETY: `taps` holds TAPS vectors of NR lanes.
-                            *g = unsafe { s.load(taps.as_ptr().add((3 * y + x) * S::NR + lane)) };
+                            g[y] = unsafe { s.load(taps.as_ptr().add((3 * y + x) * S::NR + lane)) };
                         }
-                        for (row, v) in rows.iter_mut().zip(filter_transform(s, g)) {
-                            row[x] = v;
+                        let column = filter_transform(s, g);
+                        for y in 0..SIDE {
+                            rows[y][x] = column[y];
                         }
                     }
-                    for (y, row) in rows.into_iter().enumerate() {
-                        for (x, v) in filter_transform(s, row).into_iter().enumerate() {
+                    for y in 0..SIDE {
+                        let row = filter_transform(s, rows[y]);
+                        for x in 0..SIDE {
                             // SAFETY: inside `out` by the assertion.
-                            unsafe { s.store(out.as_mut_ptr().add((y * SIDE + x) * ld + to), v) };
+                            unsafe { s.store(out.as_mut_ptr().add((y * SIDE + x) * ld + to), row[x]) };
                         }
                     }
                 }
@@ -454,21 +462,23 @@ impl Filters<'_> {
                     let mut rows = [[s.zero(); SIDE]; EDGE];
                     for x in 0..SIDE {
                         let mut m = [s.zero(); SIDE];
-                        for (y, m) in m.iter_mut().enumerate() {
+                        for y in 0..SIDE {
                             // SAFETY: inside `sums` by the assertion.
-                            *m = unsafe { s.load(sums.as_ptr().add((y * SIDE + x) * ld + at)) };
+                            m[y] = unsafe { s.load(sums.as_ptr().add((y * SIDE + x) * ld + at)) };
                         }
-                        for (row, v) in rows.iter_mut().zip(output_transform(s, m)) {
-                            row[x] = v;
+                        let column = output_transform(s, m);
+                        for y in 0..EDGE {
+                            rows[y][x] = column[y];
                         }
                     }
                     // SAFETY: lane + LANES <= NR <= MAX_NR, here and below.
                     let bias = unsafe { s.load(bias.as_ptr().add(lane)) };
-                    for (row, pixels) in rows.into_iter().zip(&mut pixels) {
-                        for (x, v) in output_transform(s, row).into_iter().enumerate() {
-                            let to = &mut pixels[EDGE * i + x];
+                    for y in 0..EDGE {
+                        let row = output_transform(s, rows[y]);
+                        for x in 0..EDGE {
+                            let to = pixels[y][EDGE * i + x].as_mut_ptr();
                             // SAFETY: as above.
-                            unsafe { s.store(to.as_mut_ptr().add(lane), s.add(v, bias)) };
+                            unsafe { s.store(to.add(lane), s.add(row[x], bias)) };
                         }
                     }
                 }
