@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm::{Ahead, Rows, Tile, micro, split, transpose};
+use crate::gemm::{Near, Rows, Tile, micro, split, transpose};
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, MAX_NR, NV, Simd, dispatch, math};
 
@@ -223,7 +223,7 @@ impl<'a> Task<'a> {
             }
             let left = Rows::transposed(k[rows.start..].as_ptr(), ld);
             // SAFETY: the assertion covers both operands; the tile's rows of scores (and bias) were just sliced.
-            unsafe { micro::<S, 1>(s, rows.len(), a.width, left, panel.q.as_ptr(), &tile, Ahead::NONE) };
+            unsafe { micro::<S, 1, _>(s, rows.len(), a.width, left, panel.q.as_ptr(), &tile, Near) };
         }
         if a.causal {
             for (key, row) in keys.clone().zip(scores.chunks_exact_mut(S::NR)) {
@@ -314,6 +314,6 @@ fn values<S: Simd>(s: S, v: &[f32], width: usize, p: &[f32], out: &mut [f32]) {
             Tile::new(out[rows.start * S::NR..rows.end * S::NR].as_mut_ptr(), S::NR, S::NR).accumulate();
         let left = Rows::transposed(v[rows.start..].as_ptr(), width);
         // SAFETY: the assertion covers both operands; the tile's rows were just sliced.
-        unsafe { micro::<S, 1>(s, rows.len(), keys, left, p.as_ptr(), &tile, Ahead::NONE) };
+        unsafe { micro::<S, 1, _>(s, rows.len(), keys, left, p.as_ptr(), &tile, Near) };
     }
 }

@@ -143,7 +143,7 @@ fn multiply_add<S: Simd>(
         assert!((index + 1) * S::NR <= width);
         let sums = Tile::new(tile[index * S::NR..].as_mut_ptr(), width, S::NR).accumulate();
         // SAFETY: `up` has these rows of at least rank elements, and the tile its rows of the panel's columns, by the assertions.
-        unsafe { micro::<S, ANY>(s, rows, rank, left, panel.as_ptr(), &sums, ahead(index)) };
+        unsafe { micro::<S, ANY, _>(s, rows, rank, left, panel.as_ptr(), &sums, ahead(index)) };
     }
 }
 

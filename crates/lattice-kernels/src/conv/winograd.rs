@@ -21,7 +21,7 @@ use rayon::prelude::*;
 use super::Geometry;
 use super::tiles::{EDGE, Segment, Tiling};
 use crate::Weight;
-use crate::gemm::{Ahead, Rows, Tile, micro, split};
+use crate::gemm::{Near, Rows, Tile, micro, split};
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, NV, Simd, dispatch};
 use crate::stored::StoredRows;
@@ -42,6 +42,8 @@ const PATCHES: usize = 4 << 20;
 const TILES: usize = 256;
 /// Tiles of one segment.
 const SEGMENT: usize = 32;
+/// Tiles whose pixels are written together: their rows are a whole cache line, in planes that fall into the same few sets of a cache.
+const SPAN: usize = 4;
 /// Width of the rows that a segment's tiles see, in whole groups of eight tiles.
 const ROW: usize = EDGE * SEGMENT + 16;
 /// Keeps the positions of a block in different sets of the caches.
@@ -384,7 +386,7 @@ fn multiply<S: Simd>(
         let tile = if accumulate { tile.accumulate() } else { tile };
         let left = Rows::transposed(patches[t.start..].as_ptr(), ld);
         // SAFETY: the assertion covers the steps and rows of the left operand and the tile of sums.
-        unsafe { micro::<S, 1>(s, t.len(), channels, left, filters.as_ptr(), &tile, Ahead::NONE) };
+        unsafe { micro::<S, 1, _>(s, t.len(), channels, left, filters.as_ptr(), &tile, Near) };
     }
 }
 
@@ -450,11 +452,10 @@ impl Filters<'_> {
         if let Some(all) = self.bias {
             bias[..outputs.len()].copy_from_slice(&all[outputs.clone()]);
         }
-        // Two tiles side by side, [y][x][output]: rows of eight pixels.
-        let mut pixels = [[[0f32; crate::simd::MAX_NR]; 2 * EDGE]; EDGE];
-        for t in (0..segment.len).step_by(2) {
-            let pair = (segment.len - t).min(2);
-            for i in 0..pair {
+        let mut pixels = [[[0f32; crate::simd::MAX_NR]; SPAN * EDGE]; EDGE];
+        for t in (0..segment.len).step_by(SPAN) {
+            let span = (segment.len - t).min(SPAN);
+            for i in 0..span {
                 for v in 0..NV {
                     let lane = v * S::LANES;
                     let at = (t + i) * S::NR + lane;
@@ -483,16 +484,16 @@ impl Filters<'_> {
                     }
                 }
             }
-            self.write_pixels(s, &pixels, segment, segment.x + t, pair, outputs);
+            self.write_pixels(s, &pixels, segment, segment.x + t, span, outputs);
         }
     }
 
-    /// Writes the pixels of one or two tiles from tile column `x` on into the planes of `outputs`.
+    /// Writes the pixels of up to SPAN tiles from tile column `x` on, [y][x][output], into the planes of `outputs`.
     #[inline(always)]
     fn write_pixels<S: Simd>(
         &self,
         s: S,
-        pixels: &[[[f32; crate::simd::MAX_NR]; 2 * EDGE]; EDGE],
+        pixels: &[[[f32; crate::simd::MAX_NR]; SPAN * EDGE]; EDGE],
         segment: &Segment,
         x: usize,
         tiles: usize,
@@ -505,19 +506,19 @@ impl Filters<'_> {
         for (y, row) in pixels.iter().enumerate().take(h - y0) {
             for lane in (0..outputs.len()).step_by(8) {
                 let first = ((plane + outputs.start + lane) * h + y0 + y) * w + x0;
-                if width == 8 && lane + 8 <= outputs.len() {
-                    let from = row.as_flattened()[lane..].as_ptr();
-                    let to = self.out.at(first);
+                let whole = if lane + 8 <= outputs.len() { width - width % 8 } else { 0 };
+                for x in (0..whole).step_by(8) {
+                    let from = row[x..].as_flattened()[lane..].as_ptr();
+                    let to = self.out.at(first + x);
                     // SAFETY: eight rows of eight pixels exist in the planes, which this task alone writes; eight
                     // lanes of eight pixels in `row`.
                     unsafe { s.transpose8(from, crate::simd::MAX_NR, to, h * w) };
-                } else {
-                    for i in 0..(outputs.len() - lane).min(8) {
-                        // SAFETY: these pixels of the plane are written by this task alone.
-                        let to = unsafe { self.out.slice(first + i * h * w, width) };
-                        for (to, from) in to.iter_mut().zip(row) {
-                            *to = from[lane + i];
-                        }
+                }
+                for i in 0..if whole < width { (outputs.len() - lane).min(8) } else { 0 } {
+                    // SAFETY: these pixels of the plane are written by this task alone.
+                    let to = unsafe { self.out.slice(first + i * h * w + whole, width - whole) };
+                    for (to, from) in to.iter_mut().zip(&row[whole..]) {
+                        *to = from[lane + i];
                     }
                 }
             }

@@ -29,11 +29,29 @@ pub(crate) const ANY: usize = 0;
 
 /// Elements of a cache line.
 const LINE: usize = 16;
+const LINE_BYTES: usize = LINE * size_of::<f32>();
+/// Memory that exists, for asking for nothing.
+static NOTHING: [u8; LINE_BYTES] = [0; LINE_BYTES];
 /// Steps of k between asking for a line of the right operand and using it.
 const DISTANCE: usize = 16;
 
-/// Memory that will be packed next: asked for line by line while the micro-kernel computes, since reading it takes longer than packing
-/// it. Nothing is read through the pointer.
+/// What is asked for while the micro-kernel computes.
+pub(crate) trait Fetch: Copy {
+    /// Called at every step of k with the step's part of the right operand.
+    fn step<S: Simd>(&mut self, s: S, b: *const f32);
+}
+
+/// Nothing: the operands were just made and lie in the first caches.
+#[derive(Clone, Copy)]
+pub(crate) struct Near;
+
+impl Fetch for Near {
+    #[inline(always)]
+    fn step<S: Simd>(&mut self, _: S, _: *const f32) {}
+}
+
+/// The right operand, which streams from farther caches than the left one, and the panels that follow it; and memory that will be packed
+/// next, line by line, since reading it takes longer than packing it. Nothing is read through the pointer.
 #[derive(Clone, Copy)]
 pub(crate) struct Ahead {
     at: *const u8,
@@ -43,33 +61,48 @@ pub(crate) struct Ahead {
     row: usize,
     /// Bytes from the end of one row to the start of the next.
     skip: usize,
-    /// Bytes that are left.
+    /// Bytes that are left after the line at `at`.
     left: usize,
 }
 
 impl Ahead {
     /// Nothing.
-    pub(crate) const NONE: Self = Self { at: std::ptr::null(), done: 0, row: 0, skip: 0, left: 0 };
+    pub(crate) const NONE: Self = Self { at: NOTHING.as_ptr(), done: 0, row: 0, skip: 0, left: 0 };
 
     /// `rows` rows of `row` bytes, `stride` bytes apart.
     pub(crate) fn new(at: *const u8, rows: usize, row: usize, stride: usize) -> Self {
-        let row = row.next_multiple_of(LINE * size_of::<f32>());
-        Self { at, done: 0, row, skip: stride.wrapping_sub(row), left: rows * row }
+        let row = row.next_multiple_of(LINE_BYTES);
+        if rows * row == 0 {
+            return Self::NONE;
+        }
+        Self { at, done: 0, row, skip: stride.wrapping_sub(row), left: rows * row - LINE_BYTES }
     }
 
-    /// Where the next line lies.
+    /// Where the next line lies: at the end always the last one, since asking for memory that does not exist makes the processor look for
+    /// it every time.
     #[inline(always)]
     fn next(&mut self) -> *const f32 {
         let at = self.at;
-        let step = (LINE * size_of::<f32>()).min(self.left);
-        self.left -= step;
-        self.done += step;
-        self.at = at.wrapping_add(step);
-        if self.done >= self.row {
-            self.done = 0;
-            self.at = self.at.wrapping_add(self.skip);
+        if self.left > 0 {
+            self.left -= LINE_BYTES;
+            self.done += LINE_BYTES;
+            self.at = at.wrapping_add(LINE_BYTES);
+            if self.done == self.row {
+                self.done = 0;
+                self.at = self.at.wrapping_add(self.skip);
+            }
         }
         at.cast()
+    }
+}
+
+impl Fetch for Ahead {
+    #[inline(always)]
+    fn step<S: Simd>(&mut self, s: S, b: *const f32) {
+        for line in (0..S::NR).step_by(LINE) {
+            s.prefetch(b.wrapping_add(DISTANCE * S::NR + line));
+        }
+        s.prefetch_second(self.next());
     }
 }
 
@@ -120,21 +153,21 @@ impl Tile {
 /// `a` is valid for `rows` rows of k steps and `a.row` is ROW unless that is [`ANY`], `b` for k * NR; `rows <= S::MR`; the tile's pointers are null (where allowed) or valid for
 /// `rows` rows of `cols` elements.
 #[inline(always)]
-pub(crate) unsafe fn micro<S: Simd, const ROW: usize>(
+pub(crate) unsafe fn micro<S: Simd, const ROW: usize, F: Fetch>(
     s: S,
     rows: usize,
     k: usize,
     a: Rows,
     b: *const f32,
     tile: &Tile,
-    ahead: Ahead,
+    fetch: F,
 ) {
     // One compiled function per row count, so that the accumulators are registers. Row counts above the instruction
     // set's MR never occur; the guards let the compiler drop them.
     macro_rules! rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if $n <= S::MR => s.run(Call::<$n, ROW> { k, a, b, tile, ahead }),)*
+                $($n if $n <= S::MR => s.run(Call::<$n, ROW, F> { k, a, b, tile, fetch }),)*
                 _ => debug_assert_eq!(rows, 0),
             }
         };
@@ -143,31 +176,31 @@ pub(crate) unsafe fn micro<S: Simd, const ROW: usize>(
     rows!(14 12 13 11 10 9 8 7 6 5 4 3 2 1);
 }
 
-struct Call<'a, const ROWS: usize, const ROW: usize> {
+struct Call<'a, const ROWS: usize, const ROW: usize, F> {
     k: usize,
     a: Rows,
     b: *const f32,
     tile: &'a Tile,
-    ahead: Ahead,
+    fetch: F,
 }
 
-impl<const ROWS: usize, const ROW: usize> Kernel for Call<'_, ROWS, ROW> {
+impl<const ROWS: usize, const ROW: usize, F: Fetch> Kernel for Call<'_, ROWS, ROW, F> {
     type Output = ();
     #[inline(always)]
     fn run<S: Simd>(self, s: S) {
         // SAFETY: made only by `micro`, whose caller promises what `fixed` needs.
-        unsafe { fixed::<S, ROWS, ROW>(s, self.k, self.a, self.b, self.tile, self.ahead) }
+        unsafe { fixed::<S, ROWS, ROW, F>(s, self.k, self.a, self.b, self.tile, self.fetch) }
     }
 }
 
 #[inline(always)]
-unsafe fn fixed<S: Simd, const ROWS: usize, const ROW: usize>(
+unsafe fn fixed<S: Simd, const ROWS: usize, const ROW: usize, F: Fetch>(
     s: S,
     k: usize,
     a: Rows,
     mut b: *const f32,
     t: &Tile,
-    mut ahead: Ahead,
+    mut fetch: F,
 ) {
     let mut left = [s.zero(); ROWS];
     let mut right = [s.zero(); ROWS];
@@ -184,11 +217,7 @@ unsafe fn fixed<S: Simd, const ROWS: usize, const ROW: usize>(
         for _ in 0..k {
             let b0 = s.load(b);
             let b1 = s.load(b.add(S::LANES));
-            // The right operand streams from farther caches than the left one, and so do the panels that follow it.
-            for line in (0..S::NR).step_by(LINE) {
-                s.prefetch(b.wrapping_add(DISTANCE * S::NR + line));
-            }
-            s.prefetch_second(ahead.next());
+            fetch.step(s, b);
             for i in 0..ROWS {
                 let x = s.splat(*at.add(i * row));
                 left[i] = s.fma(x, b0, left[i]);

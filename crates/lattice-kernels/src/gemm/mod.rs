@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-pub(crate) use micro::{ANY, Ahead, Rows, Tile, micro};
+pub(crate) use micro::{ANY, Ahead, Near, Rows, Tile, micro};
 pub(crate) use pack::{Left, Matrix, Right, transpose};
 
 use crate::activation::Activation;
@@ -292,11 +292,11 @@ impl<L: Left, R: Right> Slab<'_, '_, L, R> {
                                 let start = (r.start + rp.start) * ld + ks.start + kb.start;
                                 let a = &all[start..start + (rp.len() - 1) * ld + kb.len()];
                                 let a = Rows::plain(a.as_ptr(), ld);
-                                micro::<S, ANY>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
+                                micro::<S, ANY, _>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
                             } else {
                                 let a = &left[rp.start * LEFT_ROW..rp.end * LEFT_ROW];
                                 let a = Rows::plain(a.as_ptr(), LEFT_ROW);
-                                micro::<S, LEFT_ROW>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
+                                micro::<S, LEFT_ROW, _>(s, rp.len(), kb.len(), a, b.as_ptr(), &tile, ahead);
                             }
                         }
                     }
