@@ -10,6 +10,7 @@ mod activation;
 mod allocator;
 mod attention;
 mod conv;
+mod exchange;
 mod gemm;
 mod linear;
 mod lowrank;

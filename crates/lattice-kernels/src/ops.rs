@@ -4,6 +4,7 @@ use candle_core::{D, Result, Tensor, bail};
 
 use crate::activation::Activation;
 use crate::attention::{Attention, Bias, Sequence};
+use crate::exchange::exchange;
 use crate::pointwise;
 pub use crate::spectrum::low_frequencies;
 use crate::tensor::{changed, filled, on_cpu, with_rows, with_slice};
@@ -132,6 +133,41 @@ pub fn gated(x: &Tensor, activation: Activation) -> Result<Tensor> {
     }
     // SAFETY: `gate` writes every element.
     unsafe { with_slice(x, |src| filled(dims, x, |out| pointwise::gate(src, width, activation, out))) }
+}
+
+/// A picture's cells as tokens: x [B, C, ...] to [B, cells, C].
+///
+/// # Errors
+/// If x has no axis of channels.
+pub fn to_tokens(x: &Tensor) -> Result<Tensor> {
+    let x = x.flatten_from(2)?;
+    let (batch, channels, cells) = x.dims3()?;
+    if !on_cpu(&x) {
+        return x.transpose(1, 2)?.contiguous();
+    }
+    let dims = (batch, cells, channels);
+    // SAFETY: `exchange` writes every element.
+    unsafe { with_slice(&x, |src| filled(dims, &x, |out| exchange(src, [channels, cells], None, out))) }
+}
+
+/// x + the picture whose cells are `tokens`: x [B, C, ...] and tokens [B, cells, C] to [B, C, ...].
+///
+/// # Errors
+/// If the sizes do not fit each other.
+pub fn add_tokens(x: &Tensor, tokens: &Tensor) -> Result<Tensor> {
+    let (batch, cells, channels) = tokens.dims3()?;
+    if x.rank() < 2 || x.dims()[..2] != [batch, channels] || x.elem_count() != tokens.elem_count() {
+        bail!("tokens {:?} cannot be added to {:?}", tokens.shape(), x.shape())
+    }
+    if !on_cpu(x) {
+        return x + tokens.transpose(1, 2)?.reshape(x.shape())?;
+    }
+    with_slice(x, |add| {
+        with_slice(tokens, |src| {
+            // SAFETY: `exchange` writes every element.
+            unsafe { filled(x.shape(), x, |out| exchange(src, [cells, channels], Some(add), out)) }
+        })
+    })
 }
 
 /// `sum` + x in the memory of `sum`, which is a result that was just made: whatever else shares its memory changes with it.

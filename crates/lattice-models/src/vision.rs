@@ -2,6 +2,7 @@
 
 use candle_core::{Result, Tensor, bail};
 use lattice_kernels::nn::{Conv2d, Conv2dConfig, LayerNorm, Linear};
+use lattice_kernels::ops;
 use lattice_weights::{Scope, StateDict, Weight};
 
 use crate::Hints;
@@ -180,7 +181,7 @@ impl ClipVision {
             )
         }
         let device = pixels.device();
-        let mut h = self.patch_embedding.forward(pixels)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let mut h = ops::to_tokens(&self.patch_embedding.forward(pixels)?)?;
         if let Some(class) = &self.class_embedding {
             let class = class.to_tensor(device)?.reshape((1, 1, self.config.width))?;
             h = Tensor::cat(&[class.broadcast_as((batch, 1, self.config.width))?.contiguous()?, h], 1)?;

@@ -234,7 +234,7 @@ impl SpatialTransformer {
         place: &Place<'_>,
         attention: &MiddleAttention,
     ) -> Result<Tensor> {
-        let tokens = self.norm.forward(x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let tokens = ops::to_tokens(&self.norm.forward(x)?)?;
         let mut h = self.proj_in.forward(&tokens)?;
         drop(tokens);
         for (i, block) in self.transformer_blocks.iter().enumerate() {
@@ -245,7 +245,6 @@ impl SpatialTransformer {
             };
             h = block.forward(h, context, place, attention)?;
         }
-        let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
-        ops::add_to(h, x)
+        ops::add_tokens(x, &self.proj_out.forward(&h)?)
     }
 }

@@ -92,12 +92,11 @@ impl AttnBlock {
     }
 
     fn forward(&self, x: Tensor) -> Result<Tensor> {
-        let h = self.norm.forward(&x)?.flatten_from(2)?.transpose(1, 2)?.contiguous()?;
+        let h = ops::to_tokens(&self.norm.forward(&x)?)?;
         let (q, k, v) = (self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?);
         drop(h);
         let h = ops::attention(&q, &k, &v, 1, self.scale, None, false)?;
-        let h = self.proj_out.forward(&h)?.transpose(1, 2)?.reshape(x.shape())?;
-        ops::add_to(h, &x)
+        ops::add_tokens(&x, &self.proj_out.forward(&h)?)
     }
 }
 
