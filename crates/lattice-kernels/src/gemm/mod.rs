@@ -169,7 +169,6 @@ impl<L: Left, R: Right> Kernel for Block<'_, '_, L, R> {
                     product: p,
                     rows: self.rows.clone(),
                     cols: self.columns.start + cols.start..self.columns.start + cols.end,
-                    columns_end: self.columns.end,
                     ks: ks.clone(),
                     row_block,
                     resident,
@@ -194,8 +193,6 @@ struct Slab<'a, 'b, L, R> {
     product: &'a Product<'b, L, R>,
     rows: Range<usize>,
     cols: Range<usize>,
-    /// Columns up to here follow in other slabs of this task.
-    columns_end: usize,
     ks: Range<usize>,
     /// Rows of the left operand that are held at a time.
     row_block: usize,
@@ -338,7 +335,8 @@ impl<L: Left, R: Right> Slab<'_, '_, L, R> {
         if self.resident {
             let row_panels = r.len().div_ceil(S::MR);
             let next = panel.col + self.cols.len();
-            let end = self.columns_end + panel.col - (self.cols.start + panel.out % self.cols.len());
+            // The last slab's next one is another task's: most likely this thread's next.
+            let end = if panel.out < self.cols.len() { p.width() } else { p.n };
             let next = next.min(end)..(next + S::NR).min(end);
             let part = share(next, call % row_panels, row_panels);
             return p.right.ahead(part, self.ks.start + kb.start, kb.len()).unwrap_or(Ahead::NONE);
