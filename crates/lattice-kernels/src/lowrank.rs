@@ -64,16 +64,6 @@ struct Sum<'a> {
     out: *mut u8,
 }
 
-/// Where the operands of one term lie in scratch.
-struct Packed {
-    /// Rows of `up` times the factor, [`Packed::row`] apart.
-    up: Range<usize>,
-    /// Panels [rank][NR] of some columns of `down`.
-    down: Range<usize>,
-    /// Elements between rows of `up`: whole cache lines and one more, so that rows lie in different sets.
-    row: usize,
-}
-
 impl Kernel for Sum<'_> {
     type Output = ();
 
@@ -81,41 +71,42 @@ impl Kernel for Sum<'_> {
     fn run<S: Simd>(self, s: S) {
         let chunks = self.columns.div_ceil(COLUMNS);
         let width = self.columns.min(COLUMNS).next_multiple_of(S::NR);
-        let mut packed = Vec::with_capacity(self.terms.len());
-        let mut len = 0;
-        for term in self.terms {
-            let row = aligned(term.rank) + 16;
-            let (up, down) = (self.rows * row, aligned(width * term.rank));
-            packed.push(Packed { up: len..len + up, down: len + up..len + up + down, row });
-            len += up + down;
-        }
+        // Panels of some columns of each term's `down`, one term after the other.
+        let downs = || self.terms.iter().map(|term| aligned(width * term.rank));
+        let len = downs().sum::<usize>();
         let mut scratch = Scratch::take(len + S::MR * width);
-        let (operands, tile) = scratch.split_at_mut(len);
-        for (term, at) in self.terms.iter().zip(&packed) {
-            let rows = operands[at.up.clone()].chunks_exact_mut(at.row);
-            for (to, from) in rows.zip(term.up.chunks_exact(term.rank.max(1))) {
-                for (to, from) in to.iter_mut().zip(from) {
-                    *to = from * term.factor;
-                }
-            }
-        }
+        let (packed, tile) = scratch.split_at_mut(len);
         for columns in split(self.columns, chunks, S::NR) {
-            for (term, at) in self.terms.iter().zip(&packed) {
-                self.pack::<S>(term, &columns, &mut operands[at.down.clone()]);
+            let panels = columns.len().next_multiple_of(S::NR);
+            let mut rest = &mut *packed;
+            for (term, len) in self.terms.iter().zip(downs()) {
+                let (down, others) = rest.split_at_mut(len);
+                self.pack::<S>(term, &columns, down);
+                rest = others;
             }
             for rows in split(self.rows, self.rows.div_ceil(S::MR), 1) {
                 self.read(s, &rows, &columns, tile, width);
-                for (term, at) in self.terms.iter().zip(&packed) {
+                let mut rest = &*packed;
+                for (term, len) in self.terms.iter().zip(downs()) {
+                    let (down, others) = rest.split_at(len);
+                    rest = others;
                     if term.model != 1.0 {
                         for v in &mut tile[..rows.len() * width] {
                             *v *= term.model;
                         }
                     }
-                    let up = &operands[at.up.clone()][rows.start * at.row..rows.end * at.row];
-                    let down =
-                        &operands[at.down.clone()][..columns.len().next_multiple_of(S::NR) * term.rank];
+                    let up = &term.up[rows.start * term.rank..rows.end * term.rank];
                     let ahead = |row| self.ahead(&rows, row, &columns);
-                    multiply_add(s, up, at.row, down, term.rank, ahead, tile, width);
+                    multiply_add(
+                        s,
+                        up,
+                        rows.len(),
+                        &down[..panels * term.rank],
+                        term.rank,
+                        ahead,
+                        tile,
+                        width,
+                    );
                 }
                 self.write(s, &rows, &columns, tile, width);
             }
@@ -123,26 +114,25 @@ impl Kernel for Sum<'_> {
     }
 }
 
-/// tile += up down for some rows of `up`, `row` elements apart, and panels [rank][NR] of `down`; rows of the tile lie `width` apart. Panel i
-/// asks for `ahead(i)` meanwhile.
+/// tile += up down for up [rows, rank] and panels [rank][NR] of `down`; rows of the tile lie `width` apart. Panel i asks for `ahead(i)`
+/// meanwhile.
 #[inline(always)]
 fn multiply_add<S: Simd>(
     s: S,
     up: &[f32],
-    row: usize,
+    rows: usize,
     down: &[f32],
     rank: usize,
     ahead: impl Fn(usize) -> Ahead,
     tile: &mut [f32],
     width: usize,
 ) {
-    let rows = up.len() / row;
-    assert!(rank <= row && tile.len() >= rows * width && width.is_multiple_of(S::NR));
-    let left = Rows::plain(up.as_ptr(), row);
+    assert!(up.len() == rows * rank && tile.len() >= rows * width && width.is_multiple_of(S::NR));
+    let left = Rows::plain(up.as_ptr(), rank);
     for (index, panel) in down.chunks_exact((rank * S::NR).max(1)).enumerate() {
         assert!((index + 1) * S::NR <= width);
         let sums = Tile::new(tile[index * S::NR..].as_mut_ptr(), width, S::NR).accumulate();
-        // SAFETY: `up` has these rows of at least rank elements, and the tile its rows of the panel's columns, by the assertions.
+        // SAFETY: `up` has these rows, and the tile its rows of the panel's columns, by the assertions.
         unsafe { micro::<S, ANY, _>(s, rows, rank, left, panel.as_ptr(), &sums, ahead(index)) };
     }
 }
@@ -161,13 +151,15 @@ impl Sum<'_> {
         Ahead::new(next, 2, columns.len() * size, (result.addr()).wrapping_sub(next.addr()))
     }
 
-    /// Panels [rank][NR] of `columns` of a term's `down`, zeros beyond them.
+    /// Panels [rank][NR] of `columns` of a term's `down` times its factor, zeros beyond them.
     #[inline(always)]
     fn pack<S: Simd>(&self, term: &LowRank<'_>, columns: &Range<usize>, to: &mut [f32]) {
         for (k, row) in term.down.chunks_exact(self.columns).enumerate() {
             for (panel, from) in row[columns.clone()].chunks(S::NR).enumerate() {
                 let to = &mut to[(panel * term.rank + k) * S::NR..][..S::NR];
-                to[..from.len()].copy_from_slice(from);
+                for (to, from) in to.iter_mut().zip(from) {
+                    *to = from * term.factor;
+                }
                 to[from.len()..].fill(0.0);
             }
         }
