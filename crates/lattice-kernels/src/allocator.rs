@@ -8,10 +8,11 @@ use libmimalloc_sys::{mi_collect, mi_option_set_default, mi_option_t};
 /// `mi_option_purge_delay` of mimalloc's `mi_option_e`, in milliseconds; the crate names only some of the options.
 const PURGE_DELAY: mi_option_t = 15;
 
-/// Longer than a step of most models on a few cores.
-const KEPT: Duration = Duration::from_secs(10);
+/// Longer than a step of most models on a few cores. All that is free is given back when this time has passed since the first of it was freed,
+/// so a shorter time would have results of long computations cleared again and again.
+const KEPT: Duration = Duration::from_secs(60);
 
-/// Lets a program whose global allocator is mimalloc keep freed memory for ten seconds before the system gets it back
+/// Lets a program whose global allocator is mimalloc keep freed memory for a minute before the system gets it back
 /// (mimalloc's own default is one). The environment variable `MIMALLOC_PURGE_DELAY` has the last word.
 ///
 /// Each operation's result is freed soon after it is made, and another one of the same size follows: within a step of

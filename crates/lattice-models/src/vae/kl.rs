@@ -232,17 +232,22 @@ impl Decoder {
 
     fn forward(&self, latent: &Tensor) -> Result<Tensor> {
         let mut h = self.mid.forward(self.conv_in.forward(latent)?)?;
-        for level in self.up.iter().rev() {
+        let last = self.up.len().saturating_sub(2);
+        for (n, level) in self.up.iter().rev().enumerate() {
             for block in &level.block {
                 h = block.forward(h)?;
             }
-            // The next level's results are larger than all that was freed.
-            release_freed_memory();
+            // The last enlargement makes the largest results: what was freed before is no use to them, nor its own to the last level.
+            if n == last {
+                release_freed_memory();
+            }
             if let Some(conv) = &level.resample {
                 let (height, width) = (h.dim(2)? * 2, h.dim(3)? * 2);
                 h = ops::upsample_nearest(&h, height, width)?;
                 h = conv.forward(&h)?;
-                release_freed_memory();
+                if n == last {
+                    release_freed_memory();
+                }
             }
         }
         h = self.norm_out.forward_silu_in_place(h)?;
