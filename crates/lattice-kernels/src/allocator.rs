@@ -10,7 +10,7 @@ const PURGE_DELAY: mi_option_t = 15;
 
 /// Longer than a step of most models on a few cores. All that is free is given back when this time has passed since the first of it was freed,
 /// so a shorter time would have results of long computations cleared again and again.
-const KEPT: Duration = Duration::from_secs(60);
+const KEPT: Duration = Duration::from_mins(1);
 
 /// Lets a program whose global allocator is mimalloc keep freed memory for a minute before the system gets it back
 /// (mimalloc's own default is one). The environment variable `MIMALLOC_PURGE_DELAY` has the last word.
