@@ -13,7 +13,7 @@ mod conv;
 mod exchange;
 mod gemm;
 mod linear;
-mod lowrank;
+mod low_rank;
 pub mod nn;
 mod norm;
 pub mod ops;
@@ -29,6 +29,6 @@ mod widen;
 
 pub use activation::Activation;
 pub use allocator::{keep_freed_memory, release_freed_memory};
-pub use lowrank::{LowRank, add_low_rank};
+pub use low_rank::{LowRank, add_low_rank};
 pub use simd::instruction_set;
 pub use weight::{StoredDType, Weight};

@@ -3,21 +3,10 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use common::{assert_close, values};
+use common::{assert_close, laid_out, values};
 use lattice_kernels::nn::GroupNorm;
 use lattice_kernels::{Weight, ops};
 use proptest::prelude::*;
-
-/// x, lying in row-major order or not.
-fn tensor(x: &[f32], dims: &[usize], transposed: bool) -> Tensor {
-    let t = Tensor::from_slice(x, dims, &Device::Cpu).unwrap();
-    let last = dims.len() - 1;
-    if transposed {
-        t.transpose(1, last).unwrap().contiguous().unwrap().transpose(1, last).unwrap()
-    } else {
-        t
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -36,19 +25,19 @@ proptest! {
         let at = |i: usize| (i / (length * width), i / width, i % width);
 
         let sum: Vec<f64> = x.iter().zip(&y).map(|(&x, &y)| f64::from(x) + f64::from(y)).collect();
-        let t = tensor(&x, &dims, transposed);
-        assert_close(&ops::add_to(t, &tensor(&y, &dims, false)).unwrap(), &sum, 1e-6)?;
+        let t = laid_out(&x, &dims, transposed);
+        assert_close(&ops::add_to(t, &laid_out(&y, &dims, false)).unwrap(), &sum, 1e-6)?;
 
         let gated: Vec<f64> = (0..n)
             .map(|i| f64::from(y[i]) + f64::from(x[i]) * f64::from(per_sample[at(i).0 * width + at(i).2]))
             .collect();
-        let gate = tensor(&per_sample, &[batch, 1, width], false);
-        let update = tensor(&x, &dims, transposed);
-        assert_close(&ops::add_gated(&tensor(&y, &dims, transposed), &gate, update).unwrap(), &gated, 1e-6)?;
+        let gate = laid_out(&per_sample, &[batch, 1, width], false);
+        let update = laid_out(&x, &dims, transposed);
+        assert_close(&ops::add_gated(&laid_out(&y, &dims, transposed), &gate, update).unwrap(), &gated, 1e-6)?;
 
         let raised: Vec<f64> = (0..n).map(|i| f64::from(x[i]) + f64::from(per_channel[at(i).1])).collect();
-        let channels = tensor(&per_channel, &[batch, length], false);
-        assert_close(&ops::add_per_channel(tensor(&x, &dims, transposed), &channels).unwrap(), &raised, 1e-6)?;
+        let channels = laid_out(&per_channel, &[batch, length], false);
+        assert_close(&ops::add_per_channel(laid_out(&x, &dims, transposed), &channels).unwrap(), &raised, 1e-6)?;
     }
 
     #[test]
@@ -62,8 +51,8 @@ proptest! {
         let norm = GroupNorm::new(parameter(seed), parameter(seed.wrapping_add(1)), groups, 1e-5);
         let x = values(batch * channels * h * w, seed.wrapping_add(2));
         let dims = [batch, channels, h, w];
-        let want = norm.forward_silu(&tensor(&x, &dims, transposed)).unwrap();
-        let got = norm.forward_silu_in_place(tensor(&x, &dims, transposed)).unwrap();
+        let want = norm.forward_silu(&laid_out(&x, &dims, transposed)).unwrap();
+        let got = norm.forward_silu_in_place(laid_out(&x, &dims, transposed)).unwrap();
         let all = |t: Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
         prop_assert_eq!(all(got), all(want));
     }

@@ -2,21 +2,9 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
-use common::{assert_close, values};
+use common::{assert_close, laid_out, values};
 use lattice_kernels::ops;
 use proptest::prelude::*;
-
-/// x, lying in row-major order or not.
-fn tensor(x: &[f32], dims: &[usize], transposed: bool) -> Tensor {
-    let t = Tensor::from_slice(x, dims, &Device::Cpu).unwrap();
-    let last = dims.len() - 1;
-    if transposed {
-        t.transpose(1, last).unwrap().contiguous().unwrap().transpose(1, last).unwrap()
-    } else {
-        t
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
@@ -32,7 +20,7 @@ proptest! {
         let (x, y) = (values(n, seed), values(n, seed.wrapping_add(1)));
         // Element i of [B, cells, C] lies here in [B, C, cells].
         let place = |i: usize| (i / (cells * channels) * channels + i % channels) * cells + i / channels % cells;
-        let picture = tensor(&x, &[batch, channels, height, width], transposed);
+        let picture = laid_out(&x, &[batch, channels, height, width], transposed);
         let turned: Vec<f64> = (0..n).map(|i| f64::from(x[place(i)])).collect();
         let tokens = ops::to_tokens(&picture).unwrap();
         prop_assert_eq!(tokens.dims(), &[batch, cells, channels]);
@@ -42,7 +30,7 @@ proptest! {
         for (i, &y) in y.iter().enumerate() {
             sum[place(i)] += f64::from(y);
         }
-        let added = ops::add_tokens(&picture, &tensor(&y, &[batch, cells, channels], transposed)).unwrap();
+        let added = ops::add_tokens(&picture, &laid_out(&y, &[batch, cells, channels], transposed)).unwrap();
         prop_assert_eq!(added.dims(), picture.dims());
         assert_close(&added, &sum, 1e-6)?;
     }

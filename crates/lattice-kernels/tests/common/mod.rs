@@ -2,7 +2,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use bytes::Bytes;
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use lattice_kernels::{StoredDType, Weight};
 use proptest::test_runner::TestCaseError;
@@ -58,6 +58,17 @@ pub(crate) fn stored(
     let weight = Weight::new(dtype, dims, bytes, scale).unwrap();
     let values = weight.to_f32();
     (weight, values)
+}
+
+/// x, lying in row-major order or with its second and last axis exchanged in memory.
+pub(crate) fn laid_out(x: &[f32], dims: &[usize], transposed: bool) -> Tensor {
+    let t = Tensor::from_slice(x, dims, &Device::Cpu).unwrap();
+    let last = dims.len() - 1;
+    if transposed {
+        t.transpose(1, last).unwrap().contiguous().unwrap().transpose(1, last).unwrap()
+    } else {
+        t
+    }
 }
 
 /// Every element within `tolerance` times the largest magnitude (at least 1).
