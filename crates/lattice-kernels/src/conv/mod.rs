@@ -1,5 +1,6 @@
 //! 2-D convolution (cross-correlation) over stored weights, without a matrix of patches in memory.
 
+mod direct;
 mod geometry;
 mod patches;
 mod tiles;
@@ -25,7 +26,9 @@ pub(crate) fn conv2d(g: &Geometry, x: &[f32], weight: &Weight, bias: Option<&[f3
     if out.is_empty() {
         return;
     }
-    if winograd::suits(g) {
+    if direct::suits(g) {
+        direct::conv2d(g, x, weight, bias, out);
+    } else if winograd::suits(g) {
         winograd::conv2d(g, x, weight, bias, out);
     } else {
         implicit_gemm(g, x, weight, bias, out);
