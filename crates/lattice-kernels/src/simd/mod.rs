@@ -30,6 +30,12 @@ pub(crate) const MAX_LANES: usize = 16;
 /// The widest micro-tile of all instruction sets, in columns.
 pub(crate) const MAX_NR: usize = 32;
 
+/// Added to a number of at most 2^22, it leaves the nearest integer (ties to even) in the lowest bits of the sum.
+pub(crate) const SHIFTER: f32 = 12_582_912.0; // 1.5 * 2^23
+
+/// Bits of 1.0: an exponent of 0.
+const ONE_BITS: i32 = 127 << 23;
+
 /// Vector operations on f32, and a proof that the processor has them.
 ///
 /// # Safety of the methods
@@ -116,12 +122,10 @@ pub(crate) trait Simd: Copy + Send + Sync + 'static {
     fn max(self, a: Self::V, b: Self::V) -> Self::V;
     /// The smaller; `b` where either is NaN.
     fn min(self, a: Self::V, b: Self::V) -> Self::V;
-    /// Nearest integer, ties to even.
-    fn round(self, a: Self::V) -> Self::V;
     /// |a|.
     fn abs(self, a: Self::V) -> Self::V;
-    /// 2^a for integers a in -126..=127.
-    fn exp2i(self, a: Self::V) -> Self::V;
+    /// 2^n for `shifted` = n + [`SHIFTER`] with an integer n in -126..=127; NaN may become any number.
+    fn exp2_shifted(self, shifted: Self::V) -> Self::V;
     /// Where `a < b`: `yes`, elsewhere (also at NaN) `no`.
     fn if_less(self, a: Self::V, b: Self::V, yes: Self::V, no: Self::V) -> Self::V;
     /// Sum of the lanes.

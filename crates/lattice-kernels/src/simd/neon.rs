@@ -3,7 +3,7 @@
 #[allow(clippy::wildcard_imports)] // a list of intrinsics says nothing
 use std::arch::aarch64::*;
 
-use super::{Kernel, Simd};
+use super::{Kernel, ONE_BITS, Simd};
 
 /// NEON: 4 lanes, 32 registers.
 #[derive(Clone, Copy)]
@@ -80,10 +80,9 @@ impl Simd for Neon {
         fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t = vfmaq_f32(c, a, b);
         fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcgtq_f32(a, b), a, b);
         fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t = vbslq_f32(vcltq_f32(a, b), a, b);
-        fn round(a: float32x4_t) -> float32x4_t = vrndnq_f32(a);
         fn abs(a: float32x4_t) -> float32x4_t = vabsq_f32(a);
-        fn exp2i(a: float32x4_t) -> float32x4_t = vreinterpretq_f32_s32(
-            vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(a), vdupq_n_s32(127))));
+        fn exp2_shifted(a: float32x4_t) -> float32x4_t = vreinterpretq_f32_s32(
+            vaddq_s32(vshlq_n_s32::<23>(vreinterpretq_s32_f32(a)), vdupq_n_s32(ONE_BITS)));
         fn if_less(a: float32x4_t, b: float32x4_t, yes: float32x4_t, no: float32x4_t) -> float32x4_t =
             vbslq_f32(vcltq_f32(a, b), yes, no);
         fn sum(a: float32x4_t) -> f32 = vaddvq_f32(a);

@@ -1,6 +1,6 @@
 //! The fallback: arrays of four, which compilers turn into whatever vectors the target has.
 
-use super::{Kernel, Simd};
+use super::{Kernel, ONE_BITS, Simd};
 
 /// No instruction set beyond the target's baseline.
 #[derive(Clone, Copy)]
@@ -82,16 +82,12 @@ impl Simd for Plain {
         zip(a, b, |a, b| if a < b { a } else { b })
     }
     #[inline(always)]
-    fn round(self, a: V) -> V {
-        a.map(f32::round_ties_even)
-    }
-    #[inline(always)]
     fn abs(self, a: V) -> V {
         a.map(f32::abs)
     }
     #[inline(always)]
-    fn exp2i(self, a: V) -> V {
-        a.map(|a| f32::from_bits(((a as i32).wrapping_add(127) as u32) << 23))
+    fn exp2_shifted(self, a: V) -> V {
+        a.map(|a| f32::from_bits((a.to_bits() << 23).wrapping_add(ONE_BITS as u32)))
     }
     #[inline(always)]
     fn if_less(self, a: V, b: V, yes: V, no: V) -> V {

@@ -7,7 +7,7 @@
 #[allow(clippy::wildcard_imports)] // a list of intrinsics says nothing
 use std::arch::x86_64::*;
 
-use super::{Kernel, Simd};
+use super::{Kernel, ONE_BITS, Simd};
 
 /// AVX2 and FMA, with the conversions of F16C: 8 lanes, 16 registers.
 #[derive(Clone, Copy)]
@@ -110,10 +110,9 @@ impl Simd for Avx2 {
         fn fma(a: __m256, b: __m256, c: __m256) -> __m256 = _mm256_fmadd_ps(a, b, c);
         fn max(a: __m256, b: __m256) -> __m256 = _mm256_max_ps(a, b);
         fn min(a: __m256, b: __m256) -> __m256 = _mm256_min_ps(a, b);
-        fn round(a: __m256) -> __m256 = _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(a);
         fn abs(a: __m256) -> __m256 = _mm256_andnot_ps(_mm256_set1_ps(-0.0), a);
-        fn exp2i(a: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_slli_epi32::<23>(
-            _mm256_add_epi32(_mm256_cvtps_epi32(a), _mm256_set1_epi32(127))));
+        fn exp2_shifted(a: __m256) -> __m256 = _mm256_castsi256_ps(_mm256_add_epi32(
+            _mm256_slli_epi32::<23>(_mm256_castps_si256(a)), _mm256_set1_epi32(ONE_BITS)));
         fn if_less(a: __m256, b: __m256, yes: __m256, no: __m256) -> __m256 =
             _mm256_blendv_ps(no, yes, _mm256_cmp_ps::<_CMP_LT_OQ>(a, b));
         fn sum(a: __m256) -> f32 = {
@@ -197,10 +196,9 @@ impl Simd for Avx512 {
         fn fma(a: __m512, b: __m512, c: __m512) -> __m512 = _mm512_fmadd_ps(a, b, c);
         fn max(a: __m512, b: __m512) -> __m512 = _mm512_max_ps(a, b);
         fn min(a: __m512, b: __m512) -> __m512 = _mm512_min_ps(a, b);
-        fn round(a: __m512) -> __m512 = _mm512_roundscale_ps::<0>(a);
         fn abs(a: __m512) -> __m512 = _mm512_abs_ps(a);
-        fn exp2i(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_slli_epi32::<23>(
-            _mm512_add_epi32(_mm512_cvtps_epi32(a), _mm512_set1_epi32(127))));
+        fn exp2_shifted(a: __m512) -> __m512 = _mm512_castsi512_ps(_mm512_add_epi32(
+            _mm512_slli_epi32::<23>(_mm512_castps_si512(a)), _mm512_set1_epi32(ONE_BITS)));
         fn if_less(a: __m512, b: __m512, yes: __m512, no: __m512) -> __m512 =
             _mm512_mask_blend_ps(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, b), no, yes);
         fn sum(a: __m512) -> f32 = _mm512_reduce_add_ps(a);
