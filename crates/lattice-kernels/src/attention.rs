@@ -17,11 +17,11 @@ use crate::simd::{Kernel, MAX_NR, NV, Simd, dispatch, math};
 /// Queries of a task. Fewer would make packing the keys show.
 const QUERIES: usize = 512;
 /// Elements of the blocks of queries and of results.
-const QUERY_BLOCK: usize = 1 << 16;
+const QUERY_BLOCK: usize = 1 << 17;
 /// Keys of a block.
 const KEYS: usize = 256;
 /// Elements of the blocks of keys and of values.
-const KEY_BLOCK: usize = 1 << 15;
+const KEY_BLOCK: usize = 1 << 16;
 
 /// Rows of one of the inputs [batch, length, heads * width], as they lie in memory.
 #[derive(Clone, Copy)]
