@@ -21,9 +21,9 @@ use rayon::prelude::*;
 use super::Geometry;
 use super::tiles::{EDGE, Segment, Tiling};
 use crate::Weight;
-use crate::gemm::{Near, Rows, Tile, micro, split};
+use crate::gemm::{Ahead, Rows, Tile, micro, split};
 use crate::scratch::{Scratch, SharedMut, aligned};
-use crate::simd::{Kernel, NV, Simd, dispatch};
+use crate::simd::{Kernel, MAX_NR, NV, Simd, dispatch};
 use crate::stored::StoredRows;
 
 /// Positions of a transformed tile per axis.
@@ -40,6 +40,9 @@ const FILTERS: usize = 8;
 const PATCHES: usize = 4 << 20;
 /// Tiles at a time: their sums stay near the second-level cache, and the filters' transformation is paid off.
 const TILES: usize = 256;
+/// Outputs whose sums are taken together: patches come from the shared cache, or from memory where other programs fill that, and
+/// each time they do they serve all of these.
+const TOGETHER: usize = 64;
 /// Tiles of one segment.
 const SEGMENT: usize = 32;
 /// Tiles whose pixels are written together: their rows are a whole cache line, in planes that fall into the same few sets of a cache.
@@ -105,11 +108,13 @@ pub(super) fn conv2d(g: &Geometry, x: &[f32], weight: &Weight, bias: Option<&[f3
                 first_tile: tiles.start,
                 out: shared,
             };
-            // Cutting the tiles too only pays where the channels do not occupy the threads.
-            let wide = outputs.div_ceil(crate::simd::MAX_NR);
+            // A thread takes `TOGETHER` outputs at a time if all threads get as much. Cutting the tiles too only pays where the
+            // channels do not occupy the threads.
+            let panels = outputs.div_ceil(MAX_NR);
+            let wide = outputs.div_ceil(TOGETHER).next_multiple_of(threads).max(2 * threads).min(panels);
             let parts = (2 * threads).div_ceil(wide).min(tiles.len() / 32);
             let tasks: Vec<_> = split(tiles.len(), parts, 1)
-                .flat_map(|t| split(outputs, wide, crate::simd::MAX_NR).map(move |o| (t.clone(), o)))
+                .flat_map(|t| split(outputs, wide, MAX_NR).map(move |o| (t.clone(), o)))
                 .collect();
             tasks.into_par_iter().for_each(|(tiles, outputs)| {
                 dispatch(Sums { filters: &filters, tiles, outputs });
@@ -336,39 +341,53 @@ impl Kernel for Sums<'_> {
         let f = self.filters;
         let filters_position = CHANNELS * S::NR + SKEW;
         let sums_position = self.tiles.len() * S::NR + SKEW;
+        let panels = self.outputs.len().min(TOGETHER).div_ceil(S::NR);
+        let (filters_len, sums_len) = (POSITIONS * filters_position, POSITIONS * sums_position);
         let taps_len = FILTERS * TAPS * S::NR;
-        let mut scratch = Scratch::take(POSITIONS * (filters_position + sums_position) + taps_len);
-        let (filters, rest) = scratch.split_at_mut(POSITIONS * filters_position);
-        let (sums, taps) = rest.split_at_mut(POSITIONS * sums_position);
-        for first in self.outputs.clone().step_by(S::NR) {
-            let outputs = first..(first + S::NR).min(self.outputs.end);
+        let mut scratch = Scratch::take(panels * (filters_len + sums_len) + taps_len);
+        let (filters, rest) = scratch.split_at_mut(panels * filters_len);
+        let (sums, taps) = rest.split_at_mut(panels * sums_len);
+        for first in self.outputs.clone().step_by(panels * S::NR) {
+            let outputs = first..(first + panels * S::NR).min(self.outputs.end);
+            let panels = || outputs.clone().step_by(S::NR).map(|o| o..(o + S::NR).min(outputs.end));
             for (index, c0) in (0..f.layout.inputs).step_by(CHANNELS).enumerate() {
                 let channels = c0..(c0 + CHANNELS).min(f.layout.inputs);
-                f.transform(s, &outputs, &channels, taps, filters, filters_position);
+                for (outputs, filters) in panels().zip(filters.chunks_exact_mut(filters_len)) {
+                    f.transform(s, &outputs, &channels, taps, filters, filters_position);
+                }
                 for position in 0..POSITIONS {
                     let patches = &f.patches[index * f.layout.block() + position * f.layout.position()..];
-                    multiply(
-                        s,
-                        &patches[self.tiles.start..],
-                        f.layout.tiles,
-                        &filters[position * filters_position..][..channels.len() * S::NR],
-                        self.tiles.len(),
-                        index > 0,
-                        &mut sums[position * sums_position..][..self.tiles.len() * S::NR],
-                    );
+                    let patches = &patches[self.tiles.start..];
+                    for panel in 0..panels().len() {
+                        let filters = &filters[panel * filters_len + position * filters_position..];
+                        let sums = &mut sums[panel * sums_len + position * sums_position..];
+                        multiply(
+                            s,
+                            patches,
+                            f.layout.tiles,
+                            &filters[..channels.len() * S::NR],
+                            self.tiles.len(),
+                            // The first panel brings the patches near for the others.
+                            (panel == 0).then(|| patches.as_ptr().wrapping_add(f.layout.position())),
+                            index > 0,
+                            &mut sums[..self.tiles.len() * S::NR],
+                        );
+                    }
                 }
             }
             let tiles = f.first_tile + self.tiles.start..f.first_tile + self.tiles.end;
-            for segment in f.tiling.segments(tiles.clone(), usize::MAX) {
-                let sums = &sums[(segment.tile - tiles.start) * S::NR..];
-                f.write_segment(s, sums, sums_position, &segment, &outputs);
+            for (outputs, sums) in panels().zip(sums.chunks_exact(sums_len)) {
+                for segment in f.tiling.segments(tiles.clone(), usize::MAX) {
+                    let sums = &sums[(segment.tile - tiles.start) * S::NR..];
+                    f.write_segment(s, sums, sums_position, &segment, &outputs);
+                }
             }
         }
     }
 }
 
 /// sums [tiles, NR] (+)= patches^T filters, with patches [channels, tiles] in rows `ld` apart and filters
-/// [channels, NR].
+/// [channels, NR]. Meanwhile it asks for the patches that come next, the last time for the block that `ld`-spaced rows from `next` on are.
 #[inline(always)]
 fn multiply<S: Simd>(
     s: S,
@@ -376,6 +395,7 @@ fn multiply<S: Simd>(
     ld: usize,
     filters: &[f32],
     tiles: usize,
+    next: Option<*const f32>,
     accumulate: bool,
     sums: &mut [f32],
 ) {
@@ -385,8 +405,17 @@ fn multiply<S: Simd>(
         let tile = Tile::new(sums[t.start * S::NR..].as_mut_ptr(), S::NR, S::NR);
         let tile = if accumulate { tile.accumulate() } else { tile };
         let left = Rows::transposed(patches[t.start..].as_ptr(), ld);
+        let ahead = match next {
+            Some(_) if t.end < tiles => {
+                // The line of the last one: the others lie there too, or in the line before, which came last time.
+                let last = (t.end + S::MR).min(tiles) - 1;
+                Ahead::new(patches[last..].as_ptr().cast(), channels, 1, ld * size_of::<f32>())
+            }
+            Some(next) => Ahead::new(next.cast(), channels, 1, ld * size_of::<f32>()),
+            None => Ahead::NONE,
+        };
         // SAFETY: the assertion covers the steps and rows of the left operand and the tile of sums.
-        unsafe { micro::<S, 1, _>(s, t.len(), channels, left, filters.as_ptr(), &tile, Near) };
+        unsafe { micro::<S, 1, _>(s, t.len(), channels, left, filters.as_ptr(), &tile, ahead) };
     }
 }
 
@@ -448,11 +477,11 @@ impl Filters<'_> {
         segment: &Segment,
         outputs: &Range<usize>,
     ) {
-        let mut bias = [0f32; crate::simd::MAX_NR];
+        let mut bias = [0f32; MAX_NR];
         if let Some(all) = self.bias {
             bias[..outputs.len()].copy_from_slice(&all[outputs.clone()]);
         }
-        let mut pixels = [[[0f32; crate::simd::MAX_NR]; SPAN * EDGE]; EDGE];
+        let mut pixels = [[[0f32; MAX_NR]; SPAN * EDGE]; EDGE];
         for t in (0..segment.len).step_by(SPAN) {
             let span = (segment.len - t).min(SPAN);
             for i in 0..span {
@@ -493,7 +522,7 @@ impl Filters<'_> {
     fn write_pixels<S: Simd>(
         &self,
         s: S,
-        pixels: &[[[f32; crate::simd::MAX_NR]; SPAN * EDGE]; EDGE],
+        pixels: &[[[f32; MAX_NR]; SPAN * EDGE]; EDGE],
         segment: &Segment,
         x: usize,
         tiles: usize,
@@ -512,7 +541,7 @@ impl Filters<'_> {
                     let to = self.out.at(first + x);
                     // SAFETY: eight rows of eight pixels exist in the planes, which this task alone writes; eight
                     // lanes of eight pixels in `row`.
-                    unsafe { s.transpose8(from, crate::simd::MAX_NR, to, h * w) };
+                    unsafe { s.transpose8(from, MAX_NR, to, h * w) };
                 }
                 for i in 0..if whole < width { (outputs.len() - lane).min(8) } else { 0 } {
                     // SAFETY: these pixels of the plane are written by this task alone.
