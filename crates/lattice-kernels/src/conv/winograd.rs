@@ -40,9 +40,6 @@ const FILTERS: usize = 8;
 const PATCHES: usize = 4 << 20;
 /// Tiles at a time: their sums stay near the second-level cache, and the filters' transformation is paid off.
 const TILES: usize = 256;
-/// Outputs whose sums are taken together: patches come from the shared cache, or from memory where other programs fill that, and
-/// each time they do they serve all of these.
-const TOGETHER: usize = 64;
 /// Tiles of one segment.
 const SEGMENT: usize = 32;
 /// Tiles whose pixels are written together: their rows are a whole cache line, in planes that fall into the same few sets of a cache.
@@ -108,10 +105,9 @@ pub(super) fn conv2d(g: &Geometry, x: &[f32], weight: &Weight, bias: Option<&[f3
                 first_tile: tiles.start,
                 out: shared,
             };
-            // A thread takes `TOGETHER` outputs at a time if all threads get as much. Cutting the tiles too only pays where the
-            // channels do not occupy the threads.
-            let panels = outputs.div_ceil(MAX_NR);
-            let wide = outputs.div_ceil(TOGETHER).next_multiple_of(threads).max(2 * threads).min(panels);
+            // Patches come from the shared cache, or from memory where other programs fill that, and each time they do they serve
+            // MAX_NR outputs. Cutting the tiles too only pays where the channels do not occupy the threads.
+            let wide = outputs.div_ceil(MAX_NR);
             let parts = (2 * threads).div_ceil(wide).min(tiles.len() / 32);
             let tasks: Vec<_> = split(tiles.len(), parts, 1)
                 .flat_map(|t| split(outputs, wide, MAX_NR).map(move |o| (t.clone(), o)))
@@ -326,7 +322,7 @@ struct Filters<'a> {
     out: SharedMut,
 }
 
-/// Computes some channels of some tiles of the block.
+/// Computes at most MAX_NR outputs of some tiles of the block.
 struct Sums<'a> {
     filters: &'a Filters<'a>,
     tiles: Range<usize>,
@@ -341,46 +337,45 @@ impl Kernel for Sums<'_> {
         let f = self.filters;
         let filters_position = CHANNELS * S::NR + SKEW;
         let sums_position = self.tiles.len() * S::NR + SKEW;
-        let panels = self.outputs.len().min(TOGETHER).div_ceil(S::NR);
+        let panels = || {
+            let all = self.outputs.clone();
+            all.clone().step_by(S::NR).map(move |o| o..(o + S::NR).min(all.end))
+        };
         let (filters_len, sums_len) = (POSITIONS * filters_position, POSITIONS * sums_position);
         let taps_len = FILTERS * TAPS * S::NR;
-        let mut scratch = Scratch::take(panels * (filters_len + sums_len) + taps_len);
-        let (filters, rest) = scratch.split_at_mut(panels * filters_len);
-        let (sums, taps) = rest.split_at_mut(panels * sums_len);
-        for first in self.outputs.clone().step_by(panels * S::NR) {
-            let outputs = first..(first + panels * S::NR).min(self.outputs.end);
-            let panels = || outputs.clone().step_by(S::NR).map(|o| o..(o + S::NR).min(outputs.end));
-            for (index, c0) in (0..f.layout.inputs).step_by(CHANNELS).enumerate() {
-                let channels = c0..(c0 + CHANNELS).min(f.layout.inputs);
-                for (outputs, filters) in panels().zip(filters.chunks_exact_mut(filters_len)) {
-                    f.transform(s, &outputs, &channels, taps, filters, filters_position);
-                }
-                for position in 0..POSITIONS {
-                    let patches = &f.patches[index * f.layout.block() + position * f.layout.position()..];
-                    let patches = &patches[self.tiles.start..];
-                    for panel in 0..panels().len() {
-                        let filters = &filters[panel * filters_len + position * filters_position..];
-                        let sums = &mut sums[panel * sums_len + position * sums_position..];
-                        multiply(
-                            s,
-                            patches,
-                            f.layout.tiles,
-                            &filters[..channels.len() * S::NR],
-                            self.tiles.len(),
-                            // The first panel brings the patches near for the others.
-                            (panel == 0).then(|| patches.as_ptr().wrapping_add(f.layout.position())),
-                            index > 0,
-                            &mut sums[..self.tiles.len() * S::NR],
-                        );
-                    }
+        let mut scratch = Scratch::take(panels().len() * (filters_len + sums_len) + taps_len);
+        let (taps, rest) = scratch.split_at_mut(taps_len);
+        let (filters, sums) = rest.split_at_mut(panels().len() * filters_len);
+        for (index, c0) in (0..f.layout.inputs).step_by(CHANNELS).enumerate() {
+            let channels = c0..(c0 + CHANNELS).min(f.layout.inputs);
+            for (outputs, filters) in panels().zip(filters.chunks_exact_mut(filters_len)) {
+                f.transform(s, &outputs, &channels, taps, filters, filters_position);
+            }
+            for position in 0..POSITIONS {
+                let patches = &f.patches[index * f.layout.block() + position * f.layout.position()..];
+                let patches = &patches[self.tiles.start..];
+                for panel in 0..panels().len() {
+                    let filters = &filters[panel * filters_len + position * filters_position..];
+                    let sums = &mut sums[panel * sums_len + position * sums_position..];
+                    multiply(
+                        s,
+                        patches,
+                        f.layout.tiles,
+                        &filters[..channels.len() * S::NR],
+                        self.tiles.len(),
+                        // The first panel brings the patches near for the others.
+                        (panel == 0).then(|| patches.as_ptr().wrapping_add(f.layout.position())),
+                        index > 0,
+                        &mut sums[..self.tiles.len() * S::NR],
+                    );
                 }
             }
-            let tiles = f.first_tile + self.tiles.start..f.first_tile + self.tiles.end;
-            for (outputs, sums) in panels().zip(sums.chunks_exact(sums_len)) {
-                for segment in f.tiling.segments(tiles.clone(), usize::MAX) {
-                    let sums = &sums[(segment.tile - tiles.start) * S::NR..];
-                    f.write_segment(s, sums, sums_position, &segment, &outputs);
-                }
+        }
+        let tiles = f.first_tile + self.tiles.start..f.first_tile + self.tiles.end;
+        for (outputs, sums) in panels().zip(sums.chunks_exact(sums_len)) {
+            for segment in f.tiling.segments(tiles.clone(), usize::MAX) {
+                let sums = &sums[(segment.tile - tiles.start) * S::NR..];
+                f.write_segment(s, sums, sums_position, &segment, &outputs);
             }
         }
     }
