@@ -47,7 +47,7 @@ pub(super) fn conv2d(g: &Geometry, x: &[f32], weight: &Weight, bias: Option<&[f3
         }
     }
     tasks.into_par_iter().for_each(|(image, group, results, rows)| {
-        dispatch(Rows { g, x, taps: &taps, bias, image, group, results, rows, out: shared });
+        dispatch(Task { g, x, taps: &taps, bias, image, group, results, rows, out: shared });
     });
 }
 
@@ -83,7 +83,7 @@ impl Taps {
 }
 
 /// Some rows of some results of one image and group.
-struct Rows<'a> {
+struct Task<'a> {
     g: &'a Geometry,
     x: &'a [f32],
     taps: &'a Taps,
@@ -96,7 +96,7 @@ struct Rows<'a> {
     out: SharedMut,
 }
 
-impl Kernel for Rows<'_> {
+impl Kernel for Task<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -110,7 +110,7 @@ impl Kernel for Rows<'_> {
     }
 }
 
-impl Rows<'_> {
+impl Task<'_> {
     /// OUTS: results.
     #[inline(always)]
     fn sum<S: Simd, const OUTS: usize>(&self, s: S) {
@@ -257,7 +257,7 @@ impl Lines {
     }
 }
 
-/// Where one call of [`Rows::multiply`] finds and leaves its values.
+/// Where one call of [`Task::multiply`] finds and leaves its values.
 struct Part<'a> {
     lines: &'a Lines,
     channels: &'a Range<usize>,
