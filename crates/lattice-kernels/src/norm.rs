@@ -11,20 +11,27 @@ const BLOCK: usize = 4096;
 /// Values of a task over short rows.
 const TASK: usize = 1 << 15;
 
-/// Sum of the values of f over `x`, f seeing whole vectors; the values past the last one are added singly by `single`.
+/// Sum of the values of a function over `x`: `vector` adds that of a whole vector to a sum, `single` is that of each value past the
+/// last vector.
 macro_rules! sum_of {
-    ($s:expr, $x:expr, |$v:ident| $vector:expr, |$e:ident| $single:expr) => {{
+    ($s:expr, $x:expr, |$sum:ident, $v:ident| $vector:expr, |$e:ident| $single:expr) => {{
         let (x, len) = ($x.as_ptr(), $x.len());
         // Four sums hide the latency of the additions and keep each of them short.
         let mut sums = [$s.zero(); 4];
         let mut i = 0;
         while i + 4 * S::LANES <= len {
-            for (j, sum) in sums.iter_mut().enumerate() {
+            for j in 0..4 {
                 // SAFETY: elements i..i + 4 LANES of the slice.
-                let $v = unsafe { $s.load(x.add(i + j * S::LANES)) };
-                *sum = $s.add(*sum, $vector);
+                let ($sum, $v) = (sums[j], unsafe { $s.load(x.add(i + j * S::LANES)) });
+                sums[j] = $vector;
             }
             i += 4 * S::LANES;
+        }
+        while i + S::LANES <= len {
+            // SAFETY: elements i..i + LANES of the slice.
+            let ($sum, $v) = (sums[0], unsafe { $s.load(x.add(i)) });
+            sums[0] = $vector;
+            i += S::LANES;
         }
         let mut total = $s.sum($s.add($s.add(sums[0], sums[1]), $s.add(sums[2], sums[3])));
         for &$e in &$x[i..] {
@@ -41,15 +48,15 @@ fn moments<S: Simd>(s: S, x: &[f32]) -> (f64, f64) {
     let (mut count, mut mean, mut deviation) = (0f64, 0f64, 0f64);
     for block in x.chunks(BLOCK) {
         let n = block.len() as f64;
-        let block_mean = f64::from(sum_of!(s, block, |v| v, |x| x)) / n;
+        let block_mean = f64::from(sum_of!(s, block, |sum, v| s.add(sum, v), |x| x)) / n;
         let centre = block_mean as f32;
         let c = s.splat(centre);
         let squares = sum_of!(
             s,
             block,
-            |v| {
+            |sum, v| {
                 let d = s.sub(v, c);
-                s.mul(d, d)
+                s.fma(d, d, sum)
             },
             |x| (x - centre) * (x - centre)
         );
@@ -68,7 +75,7 @@ fn mean_square<S: Simd>(s: S, x: &[f32]) -> f64 {
     // A loop: the body of a closure would be compiled without the instruction set.
     let mut sum = 0f64;
     for block in x.chunks(BLOCK) {
-        sum += f64::from(sum_of!(s, block, |v| s.mul(v, v), |x| x * x));
+        sum += f64::from(sum_of!(s, block, |sum, v| s.fma(v, v, sum), |x| x * x));
     }
     sum / x.len().max(1) as f64
 }
