@@ -15,6 +15,8 @@ pub(crate) struct Patches<'a> {
     stride: usize,
     dilation: usize,
     before: [usize; 2],
+    /// The patches are the pixels themselves.
+    pointwise: bool,
 }
 
 /// Consecutive columns that lie in one row of the result.
@@ -42,6 +44,7 @@ impl<'a> Patches<'a> {
             stride: g.stride,
             dilation: g.dilation,
             before: g.before,
+            pointwise: g.is_pointwise(),
         }
     }
 
@@ -63,12 +66,19 @@ impl<'a> Patches<'a> {
 impl Right for Patches<'_> {
     /// Some channels at a time: a panel sees little of each channel, and the next panel's part lies next to it.
     fn step(&self) -> usize {
-        4 * self.kernel[0] * self.kernel[1]
+        8 * self.kernel[0] * self.kernel[1]
     }
 
     #[inline(always)]
     fn pack<S: Simd>(&self, s: S, k0: usize, k: usize, col: usize, cols: usize, dst: &mut [f32]) {
         let ([h, w], [kh, kw]) = (self.size, self.kernel);
+        if self.pointwise && cols == S::NR {
+            for (c, dst) in dst[..k * S::NR].chunks_exact_mut(S::NR).enumerate() {
+                let from = &self.x[(k0 + c) * w + col..][..S::NR];
+                copy(s, from, dst);
+            }
+            return;
+        }
         let (runs, count) = self.runs(col, cols);
         let (mut c, mut ky, mut kx) = (k0 / (kh * kw), k0 / kw % kh, k0 % kw);
         for dst in dst[..k * S::NR].chunks_exact_mut(S::NR) {
