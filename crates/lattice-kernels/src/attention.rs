@@ -10,7 +10,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::gemm::{Near, Rows, Tile, micro, split, transpose};
+use crate::gemm::{Near, Rows, Tile, copy, micro, split, transpose};
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, MAX_NR, NV, Simd, dispatch, math};
 
@@ -138,7 +138,7 @@ impl Kernel for Task<'_> {
             let (k, v) = (self.rows(&a.k, keys.start), self.rows(&a.v, keys.start));
             transpose(s, k, a.k.row, keys.len(), width, k_block, block);
             for (i, row) in v_block.chunks_exact_mut(width).enumerate().take(keys.len()) {
-                row.copy_from_slice(&v[i * a.v.row..i * a.v.row + width]);
+                copy(s, &v[i * a.v.row..i * a.v.row + width], row);
             }
             for mut panel in self.panels::<S>(panels) {
                 if a.causal && keys.start >= panel.queries.end {
@@ -253,7 +253,7 @@ impl<'a> Task<'a> {
             let position = self.batch * self.all.queries + query;
             let at = (position * self.all.heads + self.head) * width;
             // SAFETY: this head's part of this query's row is written by this task alone.
-            unsafe { self.out.slice(at, width) }.copy_from_slice(row);
+            copy(s, row, unsafe { self.out.slice(at, width) });
         }
     }
 }

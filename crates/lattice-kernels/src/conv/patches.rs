@@ -1,7 +1,7 @@
 //! The matrix of an image's patches as an operand that is gathered where it is packed.
 
 use super::Geometry;
-use crate::gemm::Right;
+use crate::gemm::{Right, copy};
 use crate::simd::{MAX_NR, Simd};
 
 /// The patches of one image (one group's channels of it): row (c, ky, kx), column (y, x) holds the input that output
@@ -138,17 +138,6 @@ pub(super) fn gather<S: Simd>(s: S, row: &[f32], x: usize, before: usize, stride
         for (to, from) in to.iter_mut().zip(from.iter().step_by(stride)) {
             *to = *from;
         }
-    }
-}
-
-/// Copies a short slice with the vectors at hand: a call of `memcpy` would cost more than the copy.
-#[inline(always)]
-fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
-    let len = from.len().min(to.len());
-    for i in (0..len).step_by(S::LANES) {
-        let n = (len - i).min(S::LANES);
-        // SAFETY: elements i..i + n of both slices.
-        unsafe { s.store_n(to.as_mut_ptr().add(i), n, s.load_n(from.as_ptr().add(i), n)) };
     }
 }
 

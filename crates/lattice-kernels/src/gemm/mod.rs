@@ -13,7 +13,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 pub(crate) use micro::{ANY, Ahead, Near, Rows, Tile, micro};
-pub(crate) use pack::{Left, Matrix, Right, transpose};
+pub(crate) use pack::{Left, Matrix, Right, copy, transpose};
 
 use crate::activation::Activation;
 use crate::scratch::{Scratch, SharedMut, aligned};

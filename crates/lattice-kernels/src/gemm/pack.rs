@@ -36,6 +36,17 @@ pub(crate) trait Right: Sync {
     }
 }
 
+/// Copies a short slice with the vectors at hand: a call of `memcpy` would cost more than the copy.
+#[inline(always)]
+pub(crate) fn copy<S: Simd>(s: S, from: &[f32], to: &mut [f32]) {
+    let len = from.len().min(to.len());
+    for i in (0..len).step_by(S::LANES) {
+        let n = (len - i).min(S::LANES);
+        // SAFETY: elements i..i + n of both slices.
+        unsafe { s.store_n(to.as_mut_ptr().add(i), n, s.load_n(from.as_ptr().add(i), n)) };
+    }
+}
+
 /// Columns that are turned round at a time: with rows of 32 as they become, 8 kB.
 const COLUMNS: usize = 64;
 
