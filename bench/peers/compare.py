@@ -55,13 +55,16 @@ class Ours:
         tasks = glob.glob(f"/proc/{self.process.pid}/task/*/schedstat")
         return sum(int(open(task).read().split()[0]) for task in tasks) / 1e9
 
-    def cpu_time(self, case, warmup):
-        """Processor time of one run."""
+    def cpu_time(self, case, warmup, runs):
+        """Processor time of each run."""
         if warmup:
             self.time(case, 0, warmup)
-        start = self.cpu_seconds()
-        self.time(case, 0, 1)
-        return [self.cpu_seconds() - start]
+        times = []
+        for _ in range(runs):
+            start = self.cpu_seconds()
+            self.time(case, 0, 1)
+            times.append(self.cpu_seconds() - start)
+        return times
 
     def time(self, case, warmup, runs):
         """Seconds of each run."""
@@ -171,18 +174,21 @@ def compare(args, case, run, ours):
     """Both in turns; the row of the table."""
     clock = time.process_time if args.cpu_time else time.perf_counter
     run()
-    # In a turn of a short case one run wakes the threads and the cores, and the next one counts, as inside a network.
-    ahead = 1 if min(ours.time(case, 1, 1)) < SHORT else 0
+    # A turn of a short case begins with a run that does not count, which wakes the threads and fills the caches as inside a network, and
+    # takes as many as fill its time.
+    seconds = min(ours.time(case, 1, 1))
+    ahead, repeats = (1, max(1, min(50, int(SHORT / seconds)))) if seconds < SHORT else (0, 1)
     torch_times, our_times = [], []
     for _ in range(args.runs):
         for _ in range(ahead):
             run()
-        start = clock()
-        run()
-        torch_times.append(clock() - start)
+        for _ in range(repeats):
+            start = clock()
+            run()
+            torch_times.append(clock() - start)
         # Torch's threads spin for a while before they sleep.
         time.sleep(0.02)
-        our_times += ours.cpu_time(case, ahead) if args.cpu_time else ours.time(case, ahead, 1)
+        our_times += ours.cpu_time(case, ahead, repeats) if args.cpu_time else ours.time(case, ahead, repeats)
     theirs, own = statistics.median(torch_times), statistics.median(our_times)
     model, operation, dtype, sizes = case
     name = f"{operation} {dtype} {'x'.join(map(str, sizes))}"

@@ -1,28 +1,20 @@
 //! Times single operations for the side-by-side runner (`bench/peers`): reads one JSON case per line, prints one JSON
 //! answer per line with the seconds of each run.
 
+#[path = "../benches/cases/mod.rs"]
+mod cases;
+
 use std::io::{BufRead, Write};
 use std::time::Instant;
 
-use candle_core::{Device, Result, Tensor, bail};
-use half::{bf16, f16};
-use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear};
-use lattice_kernels::{Activation, StoredDType, Weight, ops};
+use candle_core::{Result, bail};
+use cases::{Case, Run, build};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// One line of input: an operation, its integers, and how often to run it.
-struct Case {
-    op: String,
-    dtype: String,
-    dims: Vec<usize>,
-    warmup: usize,
-    runs: usize,
-}
-
-fn parse(line: &str) -> Option<Case> {
-    // `op dtype warmup runs dims...`
+/// A line of input, `op dtype warmup runs dims...`: the case and how often to run it.
+fn parse(line: &str) -> Option<(Case, [usize; 2])> {
     let mut words = line.split_whitespace();
     let op = words.next()?.to_owned();
     let dtype = words.next()?.to_owned();
@@ -30,112 +22,26 @@ fn parse(line: &str) -> Option<Case> {
     let warmup = numbers.next()?.ok()?;
     let runs = numbers.next()?.ok()?;
     let dims = numbers.collect::<std::result::Result<_, _>>().ok()?;
-    Some(Case { op, dtype, dims, warmup, runs })
-}
-
-/// Reproducible values in -1..1.
-fn values(len: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
-fn tensor(dims: &[usize]) -> Result<Tensor> {
-    Tensor::from_vec(values(dims.iter().product()), dims, &Device::Cpu)
-}
-
-fn weight(dtype: &str, dims: &[usize]) -> Result<Weight> {
-    let fan_in = dims[1..].iter().product::<usize>().max(1) as f32;
-    let v: Vec<f32> = values(dims.iter().product()).iter().map(|x| x / fan_in.sqrt()).collect();
-    let (stored, bytes): (_, Vec<u8>) = match dtype {
-        "f32" => return Weight::from_f32(v, dims),
-        "f16" => (StoredDType::F16, v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),
-        "bf16" => (StoredDType::BF16, v.iter().flat_map(|&x| bf16::from_f32(x).to_le_bytes()).collect()),
-        "f8" => (StoredDType::F8E4M3, v.iter().map(|&x| (f16::from_f32(x).to_bits() >> 8) as u8).collect()),
-        other => bail!("unknown dtype {other}"),
-    };
-    Weight::new(stored, dims, bytes.into(), None)
-}
-
-type Run = Box<dyn Fn() -> Result<Tensor>>;
-
-fn build(case: &Case) -> Result<Run> {
-    let d = &case.dims;
-    let need = |n: usize| if d.len() == n { Ok(()) } else { bail!("{} takes {n} numbers", case.op) };
-    let zeros = |n: usize| Weight::from_f32(vec![0.1; n], n);
-    Ok(match case.op.as_str() {
-        "linear" | "geglu_linear" | "gelu_linear" => {
-            need(3)?;
-            let (m, k, n) = (d[0], d[1], d[2]);
-            let layer = Linear::new(weight(&case.dtype, &[n, k])?, Some(zeros(n)?))?;
-            let x = tensor(&[m, k])?;
-            match case.op.as_str() {
-                "linear" => Box::new(move || layer.forward(&x)),
-                "gelu_linear" => Box::new(move || layer.forward_activation(&x, Activation::GeluTanh)),
-                _ => Box::new(move || layer.forward_gated(&x, Activation::Gelu)),
-            }
-        }
-        "attention" => {
-            need(5)?; // batch, heads, queries, keys, head width
-            let (b, h, lq, lk, w) = (d[0], d[1], d[2], d[3], d[4]);
-            let (q, k, v) = (tensor(&[b, lq, h * w])?, tensor(&[b, lk, h * w])?, tensor(&[b, lk, h * w])?);
-            Box::new(move || ops::attention(&q, &k, &v, h, 1.0 / (w as f32).sqrt(), None, false))
-        }
-        "conv" => {
-            need(7)?; // batch, in, out, height, width, kernel, stride
-            let config = Conv2dConfig::padded(d[5] / 2).stride(d[6]);
-            let w = weight(&case.dtype, &[d[2], d[1], d[5], d[5]])?;
-            let layer = Conv2d::new(w, Some(zeros(d[2])?), config)?;
-            let x = tensor(&[d[0], d[1], d[3], d[4]])?;
-            Box::new(move || layer.forward(&x))
-        }
-        "groupnorm_silu" => {
-            need(4)?; // batch, channels, height, width
-            let norm = GroupNorm::new(zeros(d[1])?, zeros(d[1])?, 32, 1e-5);
-            let x = tensor(d)?;
-            Box::new(move || norm.forward_silu(&x))
-        }
-        "layernorm" => {
-            need(2)?; // rows, width
-            let norm = LayerNorm::new(Some(zeros(d[1])?), Some(zeros(d[1])?), 1e-5);
-            let x = tensor(d)?;
-            Box::new(move || norm.forward(&x))
-        }
-        "geglu" => {
-            need(2)?; // rows, width of the input
-            let x = tensor(d)?;
-            Box::new(move || ops::geglu(&x))
-        }
-        "gelu" => {
-            need(2)?;
-            let x = tensor(d)?;
-            Box::new(move || ops::gelu(&x))
-        }
-        other => bail!("unknown operation {other}"),
-    })
+    Some((Case { op, dtype, dims }, [warmup, runs]))
 }
 
 fn main() -> Result<()> {
     lattice_kernels::keep_freed_memory();
     let mut out = std::io::stdout().lock();
-    let mut held: Option<(String, Run)> = None;
+    let mut held: Option<(Case, Run)> = None;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let Some(case) = parse(&line) else { bail!("cannot read the case {line:?}") };
-        let key = format!("{} {} {:?}", case.op, case.dtype, case.dims);
-        if held.as_ref().is_none_or(|(k, _)| *k != key) {
-            held = Some((key, build(&case)?));
+        let Some((case, [warmup, runs])) = parse(&line) else { bail!("cannot read the case {line:?}") };
+        if held.as_ref().is_none_or(|(held, _)| *held != case) {
+            let run = build(&case)?;
+            held = Some((case, run));
         }
         let Some((_, run)) = &held else { continue };
-        for _ in 0..case.warmup {
+        for _ in 0..warmup {
             run()?;
         }
-        let mut times = Vec::with_capacity(case.runs);
-        for _ in 0..case.runs {
+        let mut times = Vec::with_capacity(runs);
+        for _ in 0..runs {
             let start = Instant::now();
             run()?;
             times.push(start.elapsed().as_secs_f64().to_string());

@@ -90,3 +90,6 @@ fn grid(parts: usize, outputs: usize, pixels: usize, k: usize) -> (usize, usize)
     let rows = (outputs / CHANNELS).clamp(1, tasks(1, parts * columns));
     (rows, columns)
 }
+
+#[cfg(test)]
+mod tests;

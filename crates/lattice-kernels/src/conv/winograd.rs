@@ -549,6 +549,3 @@ impl Filters<'_> {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
