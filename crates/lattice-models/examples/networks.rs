@@ -75,7 +75,9 @@ fn main() -> Result<(), Error> {
         let (mut times, mut sampled) = (vec![], vec![]);
         for _ in 0..runs.parse::<usize>()? {
             let start = Instant::now();
-            let result = forward(&checkpoint, network, &sizes)?;
+            // As the program does. An error must be one that can be sent between threads.
+            let run = || forward(&checkpoint, network, &sizes).map_err(|error| error.to_string());
+            let result = lattice_kernels::on_pool(run)?;
             times.push(start.elapsed().as_secs_f64());
             sampled = sample(&result)?;
         }

@@ -209,11 +209,6 @@ impl Task<'_> {
         let mut acc = [[s.zero(); VECTORS]; OUTS];
         // SAFETY: the largest offsets lie in the slices by the assertions.
         unsafe {
-            for o in 0..OUTS {
-                for v in 0..VECTORS {
-                    acc[o][v] = s.load(to.add(o * plane + v * S::LANES));
-                }
-            }
             let mut tap = taps.as_ptr();
             for c in 0..channels.len() {
                 for ky in 0..kh {
@@ -234,9 +229,11 @@ impl Task<'_> {
                     }
                 }
             }
+            // Added up apart from what was before: short sums round less.
             for o in 0..OUTS {
                 for v in 0..VECTORS {
-                    s.store(to.add(o * plane + v * S::LANES), acc[o][v]);
+                    let to = to.add(o * plane + v * S::LANES);
+                    s.store(to, s.add(s.load(to), acc[o][v]));
                 }
             }
         }

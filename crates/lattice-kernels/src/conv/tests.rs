@@ -22,7 +22,8 @@ struct Case {
 }
 
 fn case(inputs: usize, outputs: usize, size: usize) -> Case {
-    let g = Geometry::new(&[1, inputs, size, size], &[outputs, inputs, 3, 3], &Conv2dConfig::padded(1)).unwrap();
+    let g =
+        Geometry::new(&[1, inputs, size, size], &[outputs, inputs, 3, 3], &Conv2dConfig::padded(1)).unwrap();
     let x = values(inputs * size * size, 1);
     let w = values(outputs * inputs * 9, 2);
     let mut want = vec![0f64; outputs * size * size];
@@ -65,7 +66,10 @@ fn minimal_filtering() {
     let (largest, mean) = case.errors(winograd::conv2d);
     assert!(largest < 3e-6 && mean < 2e-6, "{largest:e} {mean:e}");
     let (product_largest, product_mean) = case.errors(implicit_gemm);
-    assert!(largest < 6.0 * product_largest && mean < 4.0 * product_mean, "{product_largest:e} {product_mean:e}");
+    assert!(
+        largest < 6.0 * product_largest && mean < 4.0 * product_mean,
+        "{product_largest:e} {product_mean:e}"
+    );
 }
 
 /// The last layer of a UNet.
@@ -74,7 +78,10 @@ fn few_results() {
     let case = case(320, 4, 24);
     assert!(direct::suits(&case.g));
     let (largest, mean) = case.errors(direct::conv2d);
-    assert!(largest < 1e-6 && mean < 8e-7, "{largest:e} {mean:e}");
+    assert!(largest < 5e-7 && mean < 3e-7, "{largest:e} {mean:e}");
     let (product_largest, product_mean) = case.errors(implicit_gemm);
-    assert!(largest < 2.0 * product_largest && mean < 2.0 * product_mean, "{product_largest:e} {product_mean:e}");
+    assert!(
+        largest < 2.0 * product_largest && mean < 2.0 * product_mean,
+        "{product_largest:e} {product_mean:e}"
+    );
 }

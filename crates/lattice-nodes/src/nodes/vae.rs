@@ -58,7 +58,7 @@ fn vae_decode_tiled(
         y: cells(tile_size).max(1),
         overlap: cells(overlap.min(tile_size / 4)),
     };
-    let decode = |tile: &candle_core::Tensor| vae.network().decode(tile);
+    let decode = |tile: &candle_core::Tensor| vae.decode_planes(tile);
     let planes = mean_of_tilings(&samples.samples, &tiles.decoding(), factor as f64, decode)?;
     Ok(Image(vae.pictures(&planes)?))
 }
@@ -85,7 +85,7 @@ fn vae_encode_tiled(
 ) -> Result<Latent> {
     let factor = vae.network().spatial_factor();
     let tiles = Tiles { x: tile_size, y: tile_size, overlap: overlap.min(tile_size / 4) };
-    let encode = |tile: &candle_core::Tensor| vae.network().encode_mean(tile);
+    let encode = |tile: &candle_core::Tensor| vae.encode_mean(tile);
     let planes = vae.planes(&pixels.0)?;
     Ok(Latent::new(mean_of_tilings(&planes, &tiles.encoding(), 1.0 / factor as f64, encode)?))
 }

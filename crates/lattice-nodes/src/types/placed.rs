@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use candle_core::{Error, Result, Tensor};
+use lattice_kernels::on_pool;
 use lattice_models::detect::{DiffusionPart, TextPart};
 use lattice_models::{
     DiffusionNetwork, ForwardOptions, NetworkInput, TextEncoder, TextInput, TextOptions, TextOutput,
@@ -53,7 +54,7 @@ impl DiffusionNetwork for PlacedNetwork {
             let weights = self.patched.weights().map_err(Error::wrap)?;
             Ok(self.part.with_weights(weights).map_err(Error::wrap)?.network)
         })?;
-        let output = network.forward(input, options)?;
+        let output = on_pool(|| network.forward(input, options))?;
         if !is_finite(&output)? && is_finite(&input.x)? {
             blame(self.patched.base())?;
         }
@@ -88,7 +89,7 @@ impl TextEncoder for PlacedEncoder {
             let weights = self.patched.weights().map_err(Error::wrap)?;
             Ok(self.part.with_weights(weights).map_err(Error::wrap)?.encoder)
         })?;
-        let output = encoder.encode(input, options)?;
+        let output = on_pool(|| encoder.encode(input, options))?;
         if !is_finite(&output.states)? {
             blame(self.patched.base())?;
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use candle_core::{Result, Tensor};
 use lattice_diffusion::conditioning::HintEncoder;
+use lattice_kernels::on_pool;
 use lattice_models::detect::VaePart;
 use lattice_weights::StateDict;
 
@@ -44,6 +45,16 @@ impl Vae {
         &*self.network
     }
 
+    /// The autoencoder's encoder by itself.
+    pub fn encode_mean(&self, planes: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.network.encode_mean(planes))
+    }
+
+    /// The autoencoder's decoder by itself.
+    pub fn decode_planes(&self, latent: &Tensor) -> Result<Tensor> {
+        on_pool(|| self.network.decode(latent))
+    }
+
     /// The latent of pictures [B, H, W, C]: alpha is dropped, and what exceeds a multiple of the spatial factor is cut
     /// off around the centre. Result [B, C, h, w] in the scale of the file.
     ///
@@ -65,7 +76,7 @@ impl Vae {
 
     /// The latent of planes [B, 3, H, W] in -1..1.
     pub fn encode_planes(&self, planes: &Tensor) -> Result<Tensor> {
-        each(planes, |picture| self.network.encode_mean(picture))
+        each(planes, |picture| self.encode_mean(picture))
     }
 
     /// The pictures [B, H, W, 3] of a latent. Frames of videos become pictures of the batch.
@@ -73,7 +84,7 @@ impl Vae {
     /// # Errors
     /// If the shape does not fit, or the file holds no decoder.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
-        let planes = each(latent, |item| self.network.decode(item))?;
+        let planes = each(latent, |item| self.decode_planes(item))?;
         if let Some(weights) = &self.weights
             && !is_finite(&planes)?
             && is_finite(latent)?
