@@ -382,7 +382,8 @@ impl Kernel for Sums<'_> {
 }
 
 /// sums [tiles, NR] (+)= patches^T filters, with patches [channels, tiles] in rows `ld` apart and filters
-/// [channels, NR]. Meanwhile it asks for the patches that come next, the last time for the block that `ld`-spaced rows from `next` on are.
+/// [channels, NR]. With `next` it meanwhile asks for the patches that come next: those of the following tiles, and at the last tiles those from
+/// `next` on, in rows `ld` apart too.
 #[inline(always)]
 fn multiply<S: Simd>(
     s: S,

@@ -19,6 +19,8 @@ use crate::activation::Activation;
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, Simd, dispatch};
 
+/// Blocks of k begin at multiples of this: a cache line of the operands' rows.
+const K_UNIT: usize = 16;
 /// Steps of k whose left block stays in the second-level cache.
 const KC: usize = 320;
 /// Elements between rows of the left block: one line more than they have, so that the rows of a micro-tile lie in different
@@ -143,7 +145,7 @@ impl<L: Left, R: Right> Kernel for Block<'_, '_, L, R> {
         // A gated block keeps its sums in scratch until they are complete, so it takes all of k in one slab.
         let k_slab = if p.is_gated() { p.k.max(1) } else { K_SLAB };
         let slabs = p.k.div_ceil(k_slab).max(1);
-        for (index, ks) in split(p.k, slabs, 1).enumerate() {
+        for (index, ks) in split(p.k, slabs, K_UNIT).enumerate() {
             let k_blocks = ks.len().div_ceil(KC).max(1);
             // Narrow slabs only pay where they are asked for ahead: they would break what lies in order into short pieces.
             let resident = self.rows.len() * k_blocks * LEFT_ROW <= RESIDENT
@@ -225,7 +227,7 @@ impl<L: Left, R: Right> Slab<'_, '_, L, R> {
         let gated = p.is_gated();
         let width = cols.len();
         let panels = self.panels::<S>();
-        let k_blocks = split(ks.len(), ks.len().div_ceil(KC), 1);
+        let k_blocks = split(ks.len(), ks.len().div_ceil(KC), K_UNIT);
         for kb in k_blocks.clone() {
             let step = p.right.step().clamp(1, kb.len().max(1));
             for k in (0..kb.len()).step_by(step) {
