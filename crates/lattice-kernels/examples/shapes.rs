@@ -37,15 +37,18 @@ fn main() -> Result<()> {
             held = Some((case, run));
         }
         let Some((_, run)) = &held else { continue };
-        for _ in 0..warmup {
-            run()?;
-        }
-        let mut times = Vec::with_capacity(runs);
-        for _ in 0..runs {
-            let start = Instant::now();
-            run()?;
-            times.push(start.elapsed().as_secs_f64().to_string());
-        }
+        // All runs on the pool, where networks run.
+        let times = lattice_kernels::on_pool(|| -> Result<Vec<String>> {
+            for _ in 0..warmup {
+                run()?;
+            }
+            let timed = |_| {
+                let start = Instant::now();
+                run()?;
+                Ok(start.elapsed().as_secs_f64().to_string())
+            };
+            (0..runs).map(timed).collect()
+        })?;
         writeln!(out, r#"{{"times": [{}]}}"#, times.join(", "))?;
         out.flush()?;
     }

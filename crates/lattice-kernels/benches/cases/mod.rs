@@ -42,7 +42,7 @@ fn weight(dtype: &str, dims: &[usize]) -> Result<Weight> {
 }
 
 /// The operation on operands that were made before.
-pub(crate) type Run = Box<dyn Fn() -> Result<Tensor>>;
+pub(crate) type Run = Box<dyn Fn() -> Result<Tensor> + Send + Sync>;
 
 /// Makes the operands of a case.
 pub(crate) fn build(case: &Case) -> Result<Run> {
