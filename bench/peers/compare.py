@@ -177,7 +177,7 @@ def compare(args, case, run, ours):
     # A turn of a short case begins with a run that does not count, which wakes the threads and fills the caches as inside a network, and
     # takes as many as fill its time.
     seconds = min(ours.time(case, 1, 1))
-    ahead, repeats = (1, max(1, min(50, int(SHORT / seconds)))) if seconds < SHORT else (0, 1)
+    ahead, repeats = (1, min(50, int(SHORT / seconds))) if seconds < SHORT else (0, 1)
     torch_times, our_times = [], []
     for _ in range(args.runs):
         for _ in range(ahead):

@@ -1,5 +1,5 @@
-//! Times single operations for the side-by-side runner (`bench/peers`): reads one JSON case per line, prints one JSON
-//! answer per line with the seconds of each run.
+//! Times single operations for the side-by-side runner (`bench/peers`): reads a case per line, prints a JSON answer
+//! per line with the seconds of each run.
 
 #[path = "../benches/cases/mod.rs"]
 mod cases;

@@ -25,6 +25,8 @@ mod simd;
 mod spectrum;
 mod stored;
 mod tensor;
+#[cfg(test)]
+mod testing;
 mod weight;
 mod widen;
 

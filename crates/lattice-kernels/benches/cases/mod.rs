@@ -1,9 +1,13 @@
 //! Single operations by name and sizes, for the benchmark of this crate and the side-by-side runner.
 
+#[path = "../../src/testing.rs"]
+mod testing;
+
 use candle_core::{Device, Result, Tensor, bail};
 use half::{bf16, f16};
 use lattice_kernels::nn::{Conv2d, Conv2dConfig, GroupNorm, LayerNorm, Linear};
 use lattice_kernels::{Activation, StoredDType, Weight, ops};
+use testing::values;
 
 /// An operation, the type of its weight and its sizes.
 #[derive(PartialEq)]
@@ -13,24 +17,13 @@ pub(crate) struct Case {
     pub(crate) dims: Vec<usize>,
 }
 
-/// Reproducible values in -1..1.
-fn values(len: usize) -> Vec<f32> {
-    let mut state = 1u32;
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
-
 fn tensor(dims: &[usize]) -> Result<Tensor> {
-    Tensor::from_vec(values(dims.iter().product()), dims, &Device::Cpu)
+    Tensor::from_vec(values(dims.iter().product(), 0), dims, &Device::Cpu)
 }
 
 fn weight(dtype: &str, dims: &[usize]) -> Result<Weight> {
     let fan_in = dims[1..].iter().product::<usize>().max(1) as f32;
-    let v: Vec<f32> = values(dims.iter().product()).iter().map(|x| x / fan_in.sqrt()).collect();
+    let v: Vec<f32> = values(dims.iter().product(), 0).iter().map(|x| x / fan_in.sqrt()).collect();
     let (stored, bytes): (_, Vec<u8>) = match dtype {
         "f32" => return Weight::from_f32(v, dims),
         "f16" => (StoredDType::F16, v.iter().flat_map(|&x| f16::from_f32(x).to_le_bytes()).collect()),

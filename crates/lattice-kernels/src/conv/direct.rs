@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::Geometry;
 use crate::Weight;
-use crate::gemm::split;
+use crate::gemm::{Left, split};
 use crate::scratch::{Scratch, SharedMut, aligned};
 use crate::simd::{Kernel, Simd, dispatch};
 use crate::stored::StoredRows;
@@ -71,7 +71,7 @@ impl Taps {
             fn run<S: Simd>(self, s: S) -> Vec<f32> {
                 let mut all = vec![0.0; self.outputs * self.len];
                 for (row, dst) in all.chunks_exact_mut(self.len.max(1)).enumerate() {
-                    crate::gemm::Left::row(&self.stored, s, row, 0, dst);
+                    Left::row(&self.stored, s, row, 0, dst);
                 }
                 all
             }

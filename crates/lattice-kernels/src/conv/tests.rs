@@ -2,16 +2,7 @@
 
 use super::*;
 use crate::nn::Conv2dConfig;
-
-fn values(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+use crate::testing::values;
 
 /// A 3x3 convolution of a picture of `size` x `size` pixels, padded by one, and its result in f64.
 struct Case {
@@ -56,6 +47,20 @@ impl Case {
         let mean = errors().sum::<f64>() / magnitude;
         (errors().fold(0.0, f64::max) / largest, mean)
     }
+    /// `way`'s errors are below `limits`, and below those of the implicit product times `factors`.
+    fn check(
+        &self,
+        way: impl Fn(&Geometry, &[f32], &Weight, Option<&[f32]>, &mut [f32]),
+        limits: (f64, f64),
+        factors: (f64, f64),
+    ) {
+        let (errors, product) = (self.errors(way), self.errors(implicit_gemm));
+        let below = |(largest, mean): (f64, f64)| errors.0 < largest && errors.1 < mean;
+        assert!(
+            below(limits) && below((factors.0 * product.0, factors.1 * product.1)),
+            "{errors:?} {product:?}"
+        );
+    }
 }
 
 /// For sums as long as the networks have: 1280 channels.
@@ -63,13 +68,7 @@ impl Case {
 fn minimal_filtering() {
     let case = case(1280, 16, 12);
     assert!(winograd::suits(&case.g) && !direct::suits(&case.g));
-    let (largest, mean) = case.errors(winograd::conv2d);
-    assert!(largest < 3e-6 && mean < 2e-6, "{largest:e} {mean:e}");
-    let (product_largest, product_mean) = case.errors(implicit_gemm);
-    assert!(
-        largest < 6.0 * product_largest && mean < 4.0 * product_mean,
-        "{product_largest:e} {product_mean:e}"
-    );
+    case.check(winograd::conv2d, (3e-6, 2e-6), (6.0, 4.0));
 }
 
 /// The last layer of a UNet.
@@ -77,11 +76,5 @@ fn minimal_filtering() {
 fn few_results() {
     let case = case(320, 4, 24);
     assert!(direct::suits(&case.g));
-    let (largest, mean) = case.errors(direct::conv2d);
-    assert!(largest < 5e-7 && mean < 3e-7, "{largest:e} {mean:e}");
-    let (product_largest, product_mean) = case.errors(implicit_gemm);
-    assert!(
-        largest < 2.0 * product_largest && mean < 2.0 * product_mean,
-        "{product_largest:e} {product_mean:e}"
-    );
+    case.check(direct::conv2d, (5e-7, 3e-7), (2.0, 2.0));
 }

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::simd::{Level, MAX_NR};
+use crate::testing::values;
 
 /// B as a plain row-major matrix.
 struct Plain<'a> {
@@ -18,16 +19,6 @@ impl Right for Plain<'_> {
             dst[p * S::NR + cols..(p + 1) * S::NR].fill(0.0);
         }
     }
-}
-
-fn values(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
 }
 
 proptest! {

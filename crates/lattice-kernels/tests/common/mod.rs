@@ -1,22 +1,15 @@
 //! What the tests of the layers share.
 #![allow(dead_code)] // each test binary uses its part
 
+#[path = "../../src/testing.rs"]
+mod testing;
+
 use bytes::Bytes;
 use candle_core::{Device, Tensor};
 use half::{bf16, f16};
 use lattice_kernels::{StoredDType, Weight};
 use proptest::test_runner::TestCaseError;
-
-/// Reproducible values in -1..1.
-pub(crate) fn values(len: usize, seed: u32) -> Vec<f32> {
-    let mut state = seed.wrapping_mul(747_796_405).wrapping_add(1);
-    (0..len)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect()
-}
+pub(crate) use testing::values;
 
 /// A weight of random values in a stored dtype, and the values it stands for. `misaligned` bytes start at an odd
 /// address, as they may in a mapped file.
